@@ -1,0 +1,86 @@
+"""The whole way for one record: source, preparation, quality, beats, codes, embeddings, surprise, anomaly, Result."""
+
+from pathlib import Path
+
+from anyecg import __version__
+from anyecg.beats import find_beats
+from anyecg.engine import Model, load
+from anyecg.quality import assess
+from anyecg.readers import read
+from anyecg.record import Record
+from anyecg.result import Result
+from anyecg.tasks.anomaly import find_anomaly, load_reference
+
+
+def analyze(record: Record | str | Path, model: Model | str | Path = "nano") -> Result:
+    """Analyse one record.
+
+    Parameters
+    ----------
+    record : Record, str or Path
+        A record as `anyecg.read` returned it, or the path of a file.
+    model : Model, str or Path
+        A loaded model, or what `anyecg.load` takes.
+
+    Returns
+    -------
+    Result
+        ``result.to_dict()`` is its JSON; `anyecg.write_report` draws it.
+
+    Raises
+    ------
+    ReadError, SignalError, CheckpointError
+
+    Examples
+    --------
+    >>> import anyecg
+    >>> result = anyecg.analyze("ecg.dcm")  # doctest: +SKIP
+    """
+    if not isinstance(record, Record):
+        record = read(record)
+    if not isinstance(model, Model):
+        model = load(model)
+
+    prepared = model.prepare(record)
+    quality = assess(record, prepared)
+    rhythm = find_beats(prepared, quality)
+    tokens = model.tokenize(prepared)
+    decoded = model.decode(tokens)
+    embedding = model.embed(tokens)
+    surprise = model.surprise(tokens)
+
+    anomaly = None
+    if quality.usable:
+        judged = [name for name, lead in quality.leads.items() if lead.score > 0]
+        anomaly = find_anomaly(embedding, surprise, judged, load_reference(model.checkpoint.folder, record.n_leads))
+
+    return Result(
+        record=record,
+        prepared=prepared,
+        quality=quality,
+        rhythm=rhythm,
+        tokens=tokens,
+        decoded=decoded,
+        surprise=surprise,
+        embedding=embedding.pooled,
+        anomaly=anomaly,
+        model=model.describe(),
+        anyecg_version=__version__,
+        warnings=(*record.warnings, *_cautions(record, model, quality.usable)),
+    )
+
+
+def _cautions(record: Record, model: Model, usable: bool) -> list[str]:
+    """Say what the model had to do without."""
+    cautions = []
+    unknown = [name for name in record.leads if name not in model.checkpoint.lead_names]
+    if unknown:
+        cautions.append(f"leads not in the training data, taken as unknown leads: {', '.join(unknown)}")
+    if not record.gain_known:
+        cautions.append("the gain is unknown: shapes and times hold, millivolts do not")
+    block_s = model.checkpoint.grid.block_samples / model.checkpoint.grid.fs_hz
+    if record.duration_s < block_s:
+        cautions.append(f"{record.duration_s:.1f} s of signal; the model was trained on {block_s:g} s and more")
+    if not usable:
+        cautions.append("no lead is of usable quality: no anomaly score")
+    return cautions

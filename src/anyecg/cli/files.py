@@ -1,0 +1,160 @@
+"""The files that a command reads, one or many, and those it writes: whole or not at all."""
+
+import csv
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+from anyecg.cli.printing import one_line, say
+from anyecg.errors import AnyECGError, WriteError
+
+if TYPE_CHECKING:
+    from anyecg.tokens import Tokens
+
+T = TypeVar("T")
+
+TOKENS_FORMAT_VERSION = 1
+"""Version of the ``.npz`` that ``anyecg tokenize`` writes; stored in it as ``format_version``."""
+
+
+class Batch:
+    """The files a command names.
+
+    One file: its error is the command's error. Several, a folder or a glob (``many``): a bad one is reported, skipped
+    and counted, and the command ends with exit code 1.
+    """
+
+    def __init__(self, patterns: list[str]) -> None:
+        from anyecg.readers import find_files
+
+        first = Path(patterns[0])
+        self.many = len(patterns) > 1 or first.is_dir() or (not first.exists() and any(c in patterns[0] for c in "*?["))
+        self.n_bad = self.n_asked = 0
+        found: dict[Path, None] = {}  # a set that keeps the order
+        for pattern in patterns:
+            try:
+                found |= dict.fromkeys(find_files([pattern]))
+            except (AnyECGError, OSError) as error:
+                self.n_asked += 1
+                self._count(error, pattern)
+        self.files = list(found)
+        self.n_asked += len(self.files)
+
+    def run(self, work: Callable[[Path], T], *, streams: bool = False) -> list[T]:
+        """Return what work returns for each good file; ``streams``: work itself prints results as it goes."""
+        results = []
+        shown = self.many and sys.stderr.isatty() and not (streams and sys.stdout.isatty())
+        for path in _with_progress(self.files) if shown else self.files:
+            try:
+                results.append(work(path))
+            except BrokenPipeError:
+                raise
+            except (AnyECGError, OSError, ValueError) as error:
+                self._count(error, str(path))
+        return results
+
+    def finish(self) -> None:
+        """End the command with exit code 1 if a file was bad."""
+        if self.n_bad:
+            say(f"error: {self.n_bad} of {self.n_asked} failed")
+            raise typer.Exit(1)
+
+    def _count(self, error: Exception, where: str) -> None:
+        if not self.many:
+            raise error
+        self.n_bad += 1
+        line = one_line(error)
+        say(f"error: {line}" if where in line else f"error: {where}: {line}")
+
+
+def _with_progress(files: list[Path]) -> Iterator[Path]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False)
+    # Standard output is left alone: rich would send it to standard error while the bar is shown.
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
+        task = progress.add_task("", total=len(files))
+        for path in files:
+            progress.update(task, description=path.name)
+            yield path
+            progress.advance(task)
+
+
+def output_names(files: list[Path], folder: Path, force: bool) -> dict[Path, str]:
+    """Give each file its own name in a folder, without suffix, and make the folder."""
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for path in files:
+        name, count = path.stem, 1
+        while name in taken:  # two files of one name from two folders
+            count += 1
+            name = f"{path.stem}-{count}"
+        taken.add(name)
+        names[path] = name
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names.values():
+        for suffix in (".html", ".json"):
+            check_output(folder / f"{name}{suffix}", force)
+    return names
+
+
+def check_output(path: Path, force: bool, suffixes: list[str] | None = None) -> None:
+    """Refuse an output path before any work is done."""
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ValueError(f"{path}: suffix {path.suffix!r}, expected {' or '.join(suffixes)}")
+    if not path.parent.is_dir():
+        raise WriteError(f"{path}: there is no folder {path.parent}. Make it, or give another path.")
+    if path.is_dir():
+        raise WriteError(f"{path}: is a folder, expected the path of a file. Give one.")
+    if path.exists() and not force:
+        raise WriteError(f"{path}: exists, expected a new file. Overwrite it with --force.")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: first under a hidden name beside it."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_npz(path: Path, arrays: dict[str, Any]) -> None:
+    """Write arrays as a compressed ``.npz`` file."""
+    import numpy as np
+
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    write_whole(path, content.getvalue())
+
+
+def write_csv(path: Path, header: list[str], rows: list[list[Any]]) -> None:
+    """Write rows as a ``.csv`` file."""
+    content = io.StringIO(newline="")
+    csv.writer(content).writerows([header, *rows])
+    write_whole(path, content.getvalue().encode())
+
+
+def tokens_arrays(tokens: "Tokens") -> dict[str, Any]:
+    """Return tokens as the arrays of a self-describing ``.npz`` file; no pickle in it."""
+    return {
+        "format_version": TOKENS_FORMAT_VERSION,
+        "codes": tokens.codes,
+        "valid": tokens.valid,
+        "scale_mv": tokens.scale_mv,
+        "leads": list(tokens.leads),
+        "fs_hz": tokens.grid.fs_hz,
+        "fragment_samples": tokens.grid.fragment_samples,
+        "block_fragments": tokens.grid.block_fragments,
+        "codebook_size": tokens.codebook_size,
+        "n_samples": tokens.n_samples,
+        "record_id": tokens.record_id,
+        "gain_known": tokens.gain_known,
+    }

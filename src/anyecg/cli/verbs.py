@@ -1,0 +1,221 @@
+"""The verbs of daily use. Each imports what it needs when it is called, so that ``--help`` is instant."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from anyecg.cli.files import Batch, check_output, output_names, tokens_arrays, write_csv, write_npz, write_whole
+from anyecg.cli.printing import (
+    describe,
+    only_json_on_stdout,
+    print_json,
+    print_records,
+    print_table,
+    say,
+    to_json,
+    warn,
+)
+from anyecg.cli.program import AsJson, End, Force, Fs, ManyFiles, ModelName, OneFile, Start, Unit, app
+
+
+@app.command()
+def info(
+    files: ManyFiles,
+    as_json: AsJson = False,
+    fs: Fs = None,
+    unit: Unit = None,
+    start: Start = None,
+    end: End = None,
+) -> None:
+    """Show what is in files.
+
+    Format, leads, rate, length, age, sex, start time, and what the reader had to bend.
+    """
+    from anyecg.readers import read
+
+    batch = Batch(files)
+    with only_json_on_stdout(as_json):
+        found = batch.run(lambda path: describe(path, read(path, start_s=start, end_s=end, fs=fs, unit=unit)))
+    if as_json:
+        print_json(found if batch.many else found[0])
+    else:
+        print_records(found)
+    batch.finish()
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="An ECG file of any known format.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write; its suffix says the format.")],
+    leads: Annotated[str | None, typer.Option("--leads", help="Keep these leads, in this order: I,II,V1")] = None,
+    fs: Fs = None,
+    unit: Unit = None,
+    start: Start = None,
+    end: End = None,
+    force: Force = False,
+) -> None:
+    """Write a recording or a slice in another format."""
+    from anyecg.leads import standard_name
+    from anyecg.readers import read
+    from anyecg.writers import write
+
+    record = read(source, start_s=start, end_s=end, fs=fs, unit=unit)
+    if leads is not None:
+        record = record.pick([standard_name(name) for name in leads.split(",")])
+    warn(source, record.warnings)
+    for path in write(record, target, force=force):
+        print(path)
+
+
+@app.command()
+def tokenize(
+    file: OneFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .npz file to write.")],
+    model: ModelName = "nano",
+    fs: Fs = None,
+    unit: Unit = None,
+    start: Start = None,
+    end: End = None,
+    force: Force = False,
+) -> None:
+    """Write the rhythm codes of a recording.
+
+    The .npz file also holds what is needed to decode them to mV.
+    """
+    check_output(output, force, [".npz"])
+    from anyecg.engine import load
+    from anyecg.readers import read
+
+    record = read(file, start_s=start, end_s=end, fs=fs, unit=unit)
+    tokens = load(model).tokenize(record)
+    warn(file, record.warnings)
+    write_npz(output, tokens_arrays(tokens))
+    n_leads, n_fragments, n_levels = tokens.codes.shape
+    print(
+        f"{output}: {n_leads} leads x {n_fragments} fragments of {tokens.grid.fragment_s:g} s x {n_levels} levels, "
+        f"{tokens.bits_per_second:.0f} bits/s per lead"
+    )
+
+
+@app.command()
+def embed(
+    files: ManyFiles,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .npz or .csv file to write.")],
+    fragments: Annotated[bool, typer.Option("--fragments", help="Store the embedding of each fragment too.")] = False,
+    model: ModelName = "nano",
+    fs: Fs = None,
+    unit: Unit = None,
+    start: Start = None,
+    end: End = None,
+    force: Force = False,
+) -> None:
+    """Write embeddings, one row a file.
+
+    With --fragments the .npz file also holds one vector a fragment of each file.
+    """
+    check_output(output, force, [".npz"] if fragments else [".npz", ".csv"])
+    from anyecg.engine import load
+    from anyecg.readers import read
+
+    batch = Batch(files)
+    loaded = load(model)
+
+    def row(path: Path) -> tuple[Path, Any, str]:
+        record = read(path, start_s=start, end_s=end, fs=fs, unit=unit)
+        warn(path, record.warnings)
+        return path, loaded.embed(record), record.id
+
+    rows = batch.run(row)
+    if rows and output.suffix.lower() == ".csv":
+        write_csv(
+            output,
+            ["path", "id", *(f"e{i}" for i in range(len(rows[0][1].pooled)))],
+            [[str(path), name, *map(float, emb.pooled)] for path, emb, name in rows],
+        )
+    elif rows:
+        import numpy as np
+
+        arrays = {
+            "path": np.array([str(path) for path, _, _ in rows]),
+            "id": np.array([name for _, _, name in rows]),
+            "pooled": np.stack([emb.pooled for _, emb, _ in rows]),
+        }
+        if fragments:
+            arrays |= {f"per_fragment_{i}": emb.per_fragment for i, (_, emb, _) in enumerate(rows)}
+            arrays |= {f"leads_{i}": np.array(emb.leads) for i, (_, emb, _) in enumerate(rows)}
+        write_npz(output, arrays)
+    if rows:
+        print(f"{output}: {len(rows)} x {len(rows[0][1].pooled)}")
+    batch.finish()
+
+
+@app.command()
+def analyze(
+    files: ManyFiles,
+    as_json: AsJson = False,
+    report: Annotated[Path | None, typer.Option("--report", help="Report on one file: a .html, .png or .json.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for a .html and a .json of each file.")] = None,
+    model: ModelName = "nano",
+    fs: Fs = None,
+    unit: Unit = None,
+    start: Start = None,
+    end: End = None,
+    force: Force = False,
+) -> None:
+    """Report on recordings.
+
+    Signal quality, heart rate and rhythm figures, and how far a recording lies from normal ones. Without options a
+    readable summary is printed.
+    """
+    batch = Batch(files)
+    if report is not None:
+        if batch.many:
+            raise ValueError("--report is for one file; for several give a folder with --out")
+        check_output(report, force, [".html", ".png", ".json"])
+    names = output_names(batch.files, out, force) if out else {}
+
+    from anyecg.analysis import analyze as analyze_one
+    from anyecg.engine import load
+    from anyecg.readers import read
+    from anyecg.report import write_report
+    from anyecg.report.text import summary
+
+    loaded = load(model)
+
+    def work(path: Path) -> dict[str, Any]:
+        result = analyze_one(read(path, start_s=start, end_s=end, fs=fs, unit=unit), loaded)
+        document = {"path": str(path), **result.to_dict()}
+        if report is not None:
+            write_report(result, report, force=force)
+        if out is not None:
+            write_report(result, out / f"{names[path]}.html", force=force)
+            write_whole(out / f"{names[path]}.json", to_json(document).encode())
+        if not as_json and not (out and batch.many):
+            print(summary(result) + ("\n" if batch.many else ""))
+        return document
+
+    with only_json_on_stdout(as_json):
+        documents = batch.run(work, streams=not as_json and out is None)
+    if as_json:
+        print_json(documents if batch.many else documents[0])
+    if out is not None:
+        say(f"{out}: {len(documents)} report{'s' * (len(documents) != 1)} written")
+    elif report is not None:
+        say(f"{report}: written")
+    batch.finish()
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the models at hand."""
+    from anyecg.checkpoint import list_models
+
+    with only_json_on_stdout(as_json):
+        found = list_models()
+    if as_json:
+        print_json(found)
+        return
+    columns = ["name", "version", "parameters", "licence", "sha256", "folder"]
+    rows = [{**entry, "parameters": f"{entry['parameters']:,}", "sha256": entry["sha256"][:12]} for entry in found]
+    print_table(columns, [[str(row[column]) for column in columns] for row in rows])

@@ -1,0 +1,264 @@
+"""Checkpoint + prepared record -> codes, decoded signal, embeddings, surprise. NumPy in, NumPy out; no torch.
+
+`load` returns a `Model`; its graphs are opened by onnxruntime when they are first used.
+"""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from anyecg.checkpoint import Checkpoint, open_checkpoint
+from anyecg.errors import SignalError
+from anyecg.record import Record
+from anyecg.signals import prepare
+from anyecg.tokens import Tokens, to_blocks, to_fragments, to_signal, to_timeline
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+BLOCKS_AT_ONCE = 16
+"""Blocks of 12 leads that go through a graph together: enough to fill two cores, little enough for any memory."""
+
+SURPRISE_PASSES = 3
+"""Every third fragment is hidden at a time: a share of codes hidden that pre-training saw."""
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """Embeddings of one record.
+
+    Parameters
+    ----------
+    per_fragment : ndarray of float32, shape (n_leads, n_fragments, width)
+        NaN where nothing was recorded.
+    pooled : ndarray of float32, shape (width,)
+        Mean over the recorded fragments of all leads.
+    leads : tuple of str
+    fragment_s : float
+        Length of a fragment in seconds.
+    """
+
+    per_fragment: np.ndarray
+    pooled: np.ndarray
+    leads: tuple[str, ...]
+    fragment_s: float
+
+    def per_lead(self) -> np.ndarray:
+        """Return each lead's mean over time, shape (n_leads, width); NaN for a lead without a recorded fragment."""
+        valid = np.isfinite(self.per_fragment[..., 0])
+        total = np.nansum(self.per_fragment, axis=1)
+        n_valid = valid.sum(axis=1)[:, None]
+        return np.where(n_valid > 0, total / np.maximum(n_valid, 1), np.nan).astype(np.float32)
+
+
+class Model:
+    """A checkpoint ready for inference.
+
+    Every method takes a record of any rate and prepares it first, unless it is at the model's rate and says that it was
+    prepared (``source_fs`` is set).
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    threads : int, optional
+        Threads of each graph; default: all cores.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, threads: int | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.threads = threads or os.cpu_count() or 1
+
+    def __repr__(self) -> str:
+        return f"<anyecg.Model {self.checkpoint.name} {self.checkpoint.config['version']}>"
+
+    # -- the data's way ----------------------------------------------------------------------------------------------------
+
+    def prepare(self, record: Record) -> Record:
+        """Return the record at the model's rate and band."""
+        wanted = self.checkpoint.preparation
+        if record.fs == wanted.fs_hz and record.source_fs is not None:
+            return record
+        return prepare(record, wanted)
+
+    def tokenize(self, record: Record) -> Tokens:
+        """Return the rhythm codes of a record.
+
+        Raises
+        ------
+        SignalError
+            No fragment is recorded.
+        """
+        prepared, grid = self.prepare(record), self.checkpoint.grid
+        fragments = to_fragments(prepared, grid)
+        if not fragments.valid.any():
+            raise SignalError(
+                f"{record.id}: no {grid.fragment_s:g} s stretch is recorded, expected at least one. Check the source file."
+            )
+        lead_ids = self._lead_ids(prepared.leads, len(fragments.valid))
+        codes = self._in_batches(
+            self._tokenizer_encoder, samples=fragments.samples, valid=fragments.valid, lead_ids=lead_ids
+        )[0]
+        n_fragments = -(-prepared.n_samples // grid.fragment_samples)
+        valid = to_timeline(fragments.valid, n_fragments)
+        codes = np.where(valid[..., None], to_timeline(codes, n_fragments), -1).astype(np.int32)
+        return Tokens(
+            codes,
+            valid,
+            fragments.scale_mv,
+            grid,
+            self.checkpoint.config["model"]["tokenizer"]["codebook_size"],
+            prepared.leads,
+            prepared.n_samples,
+            record_id=record.id,
+            gain_known=record.gain_known,
+        )
+
+    def decode(self, tokens: Tokens) -> Record:
+        """Return the waveform the codes stand for: a Record in mV at the model's rate; NaN where nothing was recorded."""
+        grid = tokens.grid
+        codes = to_blocks(np.maximum(tokens.codes, 0).astype(np.int64), grid.block_fragments, 0)
+        valid = to_blocks(tokens.valid, grid.block_fragments, False)
+        lead_ids = self._lead_ids(tokens.leads, len(codes))
+        samples = self._in_batches(self._tokenizer_decoder, codes=codes, valid=valid, lead_ids=lead_ids)[0]
+        samples = np.where(valid[..., None], samples, np.nan)
+        signal = to_signal(samples, tokens.scale_mv, tokens.n_samples)
+        return Record(
+            signal, grid.fs_hz, tokens.leads, id=tokens.record_id, format="decoded", gain_known=tokens.gain_known
+        )
+
+    def embed(self, record: Record | Tokens) -> Embedding:
+        """Return the embedding of every fragment, and their mean."""
+        tokens = record if isinstance(record, Tokens) else self.tokenize(record)
+        embeddings, _ = self._encode(tokens, np.zeros_like(tokens.valid))
+        per_fragment = np.where(tokens.valid[..., None], embeddings, np.nan).astype(np.float32)
+        pooled = np.nanmean(per_fragment.reshape(-1, per_fragment.shape[-1]), axis=0)
+        return Embedding(per_fragment, pooled, tokens.leads, tokens.grid.fragment_s)
+
+    def surprise(self, tokens: Tokens) -> np.ndarray:
+        """Return how unlikely each fragment's codes are when they are hidden and guessed from the others.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_leads, n_fragments)
+            Mean over the levels of -log2 p, bits; NaN where nothing was recorded.
+        """
+        surprise = np.full(tokens.valid.shape, np.nan, dtype=np.float32)
+        leads, positions = np.indices(tokens.valid.shape)
+        for turn in range(SURPRISE_PASSES):
+            mask = (leads + positions) % SURPRISE_PASSES == turn
+            _, nll = self._encode(tokens, mask & tokens.valid)
+            surprise = np.where(mask & tokens.valid, nll.mean(axis=-1) / np.log(2), surprise)
+        return surprise.astype(np.float32)
+
+    # -- windows and graphs ------------------------------------------------------------------------------------------------
+
+    def _encode(self, tokens: Tokens, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Run the encoder over a whole record: embeddings (L, n_fragments, D) and nll (L, n_fragments, K)."""
+        n_leads, n_fragments = tokens.valid.shape
+        n_window = self._window_fragments(n_leads)
+        # Windows lie on the record's clock. The last is moved back so that it is as long as the others; only its end is used.
+        starts = list(range(0, n_fragments, n_window))
+        starts[-1] = max(0, n_fragments - n_window)
+        size = min(n_window, n_fragments)
+        windows = [slice(start, start + size) for start in starts]
+        log_scale, scale_known = self._amplitudes(tokens, mask, windows)
+        embeddings, nll = self._in_batches(
+            self._encoder,
+            codes=np.stack([np.maximum(tokens.codes[:, w], 0) for w in windows]).astype(np.int64),
+            valid=np.stack([tokens.valid[:, w] for w in windows]),
+            mask=np.stack([mask[:, w] for w in windows]),
+            lead_ids=self._lead_ids(tokens.leads, len(windows)),
+            log_scale=log_scale,
+            scale_known=scale_known,
+        )
+        n_new = n_fragments - n_window * (len(windows) - 1)  # fragments only the last window holds
+
+        def joined(per_window: np.ndarray) -> np.ndarray:
+            return np.concatenate([*per_window[:-1], per_window[-1][:, -n_new:]], axis=1)
+
+        return joined(embeddings), joined(nll)
+
+    def _window_fragments(self, n_leads: int) -> int:
+        """Return the window's length: what pre-training used for few leads, and for many."""
+        windows = self.checkpoint.config["window_fragments"]
+        return int(windows["few"] if n_leads <= 2 else windows["many"])
+
+    def _amplitudes(self, tokens: Tokens, mask: np.ndarray, windows: list[slice]) -> tuple[np.ndarray, np.ndarray]:
+        """Return each window's log RMS (W, L), and whether it may be known (W, L)."""
+        of_fragment = np.repeat(np.log(tokens.scale_mv), tokens.grid.block_fragments, axis=0).T  # (L, >= n_fragments)
+        log_scale, known = [], []
+        for window in windows:
+            valid = tokens.valid[:, window]
+            total = (of_fragment[:, window] * valid).sum(axis=1)
+            log_scale.append(total / np.maximum(valid.sum(axis=1), 1))
+            known.append((valid & ~mask[:, window]).any(axis=1) & tokens.gain_known)
+        return np.stack(log_scale).astype(np.float32), np.stack(known)
+
+    def _lead_ids(self, leads: tuple[str, ...], n_blocks: int) -> np.ndarray:
+        names = self.checkpoint.lead_names
+        ids = [names.index(lead) if lead in names else 0 for lead in leads]  # 0 = unknown
+        return np.tile(np.array(ids, dtype=np.int64), (n_blocks, 1))
+
+    def _in_batches(self, session: "onnxruntime.InferenceSession", **inputs: np.ndarray) -> list[np.ndarray]:
+        n_items, n_leads = next(iter(inputs.values())).shape[:2]
+        at_once = max(1, BLOCKS_AT_ONCE * 12 // max(12, n_leads)) if n_leads > 2 else BLOCKS_AT_ONCE * 4
+        outputs = [
+            session.run(None, {name: x[i : i + at_once] for name, x in inputs.items()})
+            for i in range(0, n_items, at_once)
+        ]
+        return [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
+
+    @cached_property
+    def _tokenizer_encoder(self) -> "onnxruntime.InferenceSession":
+        return self._open("tokenizer_encoder.onnx")
+
+    @cached_property
+    def _tokenizer_decoder(self) -> "onnxruntime.InferenceSession":
+        return self._open("tokenizer_decoder.onnx")
+
+    @cached_property
+    def _encoder(self) -> "onnxruntime.InferenceSession":
+        return self._open("encoder.onnx")
+
+    def _open(self, name: str) -> "onnxruntime.InferenceSession":
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.log_severity_level = 3  # what cannot be folded is slower, not wrong
+        path = str(self.checkpoint.folder / name)
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    # -- what else the checkpoint holds ------------------------------------------------------------------------------------
+
+    def describe(self) -> dict[str, Any]:
+        """Return name, version, sha256 and training data."""
+        return self.checkpoint.describe()
+
+
+def load(name_or_path: str | Path = "nano", *, threads: int | None = None) -> Model:
+    """Open a model by name or checkpoint folder.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        ``"nano"`` comes with the package and needs no network.
+    threads : int, optional
+        Threads to use; default: all cores.
+
+    Raises
+    ------
+    CheckpointError
+        There is no such model, or its files are damaged.
+
+    Examples
+    --------
+    >>> import anyecg
+    >>> anyecg.load("nano")  # doctest: +ELLIPSIS
+    <anyecg.Model nano ...>
+    """
+    return Model(open_checkpoint(name_or_path), threads)

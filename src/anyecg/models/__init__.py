@@ -1,0 +1,1 @@
+"""The networks, in torch: attention, quantizer, tokenizer, encoder, and their export. Needed for training only."""

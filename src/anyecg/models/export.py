@@ -1,0 +1,239 @@
+"""Trained networks -> a checkpoint folder: float16 safetensors, and ONNX graphs that point into them.
+
+Every weight is stored once. The graphs' initializers are ONNX *external data* whose location is ``model.safetensors`` and whose
+offset is where that file keeps the tensor; a Cast widens each to float32 when a runtime loads the graph. The released model *is*
+the rounded one: the torch networks are rounded in the same way before anything is measured.
+"""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from anyecg.checkpoint import FORMAT_VERSION, file_sha256
+from anyecg.models.encoder import Encoder
+from anyecg.models.sizes import ModelConfig
+from anyecg.models.tokenizer import Tokenizer
+
+WEIGHTS = "model.safetensors"
+OPSET = 18
+TRAINING_ONLY = ("quantizer.counts", "quantizer.started")
+"""State that only training needs: how often each code was used of late."""
+
+
+class TokenizerEncoderGraph(nn.Module):
+    """samples (B, L, P, S), valid (B, L, P), lead_ids (B, L) -> codes (B, L, P, K)."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def forward(self, samples: Tensor, valid: Tensor, lead_ids: Tensor) -> Tensor:
+        """Tokenise."""
+        return self.tokenizer.codes(samples, valid, lead_ids)
+
+
+class TokenizerDecoderGraph(nn.Module):
+    """codes (B, L, P, K), valid (B, L, P), lead_ids (B, L) -> samples (B, L, P, S)."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def forward(self, codes: Tensor, valid: Tensor, lead_ids: Tensor) -> Tensor:
+        """Decode."""
+        return self.tokenizer.decode(codes, valid, lead_ids)
+
+
+class EncoderGraph(nn.Module):
+    """A window's codes -> the embedding of the chosen layer (B, L, P, D), and -log p of each code in nats (B, L, P, K)."""
+
+    def __init__(self, encoder: Encoder, layer: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.layer = layer
+
+    def forward(
+        self, codes: Tensor, valid: Tensor, mask: Tensor, lead_ids: Tensor, log_scale: Tensor, scale_known: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Encode."""
+        layers = self.encoder(codes, valid, mask, lead_ids, log_scale, scale_known)
+        log_p = self.encoder.guess(layers[-1]).log_softmax(dim=-1)  # (B, L, P, K, V)
+        nll = -log_p.gather(-1, codes.clamp_min(0).unsqueeze(-1)).squeeze(-1)
+        return layers[self.layer], nll
+
+
+def write_checkpoint(
+    folder: Path,
+    tokenizer: Tokenizer,
+    encoder: Encoder,
+    *,
+    embedding_layer: int,
+    facts: dict[str, Any],
+) -> Path:
+    """Write config, weights and graphs. ``facts`` are the config's free entries: name, version, licence, trained_on, ...
+
+    The networks are rounded to float16 in place: what is measured afterwards is what ships.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    round_to_half(tokenizer)
+    round_to_half(encoder)
+    offsets = write_weights(folder / WEIGHTS, tokenizer, encoder)
+    sizes = ModelConfig(tokenizer=tokenizer.config, encoder=encoder.config)
+    for name, graph, inputs, outputs, longest in _graphs(tokenizer, encoder, embedding_layer):
+        write_graph(folder / name, graph, inputs, outputs, longest, offsets)
+    config = {
+        "format_version": FORMAT_VERSION,
+        **facts,
+        "model": sizes.model_dump(mode="json"),
+        "embedding_layer": embedding_layer,
+        "parameters": sum(p.numel() for network in (tokenizer, encoder) for p in network.parameters())
+        + (0 if tokenizer.config.codebook_gradient else tokenizer.quantizer.codebooks.numel()),
+        "files": {path.name: file_sha256(path) for path in sorted([folder / WEIGHTS, *folder.glob("*.onnx")])},
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    return folder
+
+
+def round_to_half(network: nn.Module) -> None:
+    """Round every weight and buffer to the nearest float16, kept as float32."""
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.copy_(tensor.half().float())
+
+
+def released_state(tokenizer: Tokenizer, encoder: Encoder) -> dict[str, Tensor]:
+    """Return the float16 tensors a checkpoint holds, named ``tokenizer.*`` and ``encoder.*``."""
+    state = {f"tokenizer.{k}": v for k, v in tokenizer.state_dict().items() if k not in TRAINING_ONLY}
+    state |= {f"encoder.{k}": v for k, v in encoder.state_dict().items()}
+    return {k: v.half().contiguous() for k, v in state.items()}
+
+
+def write_weights(path: Path, tokenizer: Tokenizer, encoder: Encoder) -> dict[str, int]:
+    """Write the safetensors file; return each tensor's offset from the start of the file, in bytes."""
+    from safetensors.torch import save_file
+
+    save_file(released_state(tokenizer, encoder), path, metadata={"format": "pt"})
+    with open(path, "rb") as file:
+        header_size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(header_size))
+    return {name: 8 + header_size + entry["data_offsets"][0] for name, entry in header.items() if name[:2] != "__"}
+
+
+def load_networks(folder: Path) -> tuple[Tokenizer, Encoder]:
+    """Return the torch networks of a checkpoint folder, float32, in eval mode. The load is strict."""
+    from safetensors.torch import load_file
+
+    sizes = ModelConfig(**json.loads((folder / "config.json").read_text())["model"])
+    tokenizer, encoder = Tokenizer(sizes.tokenizer), Encoder(sizes.encoder, sizes.tokenizer)
+    state = {name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()}
+    for prefix, network in (("tokenizer.", tokenizer), ("encoder.", encoder)):
+        part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if network is tokenizer:
+            counts = tokenizer.quantizer.counts
+            part |= {"quantizer.counts": torch.ones_like(counts), "quantizer.started": torch.tensor(True)}
+        network.load_state_dict(part)
+    return tokenizer.eval(), encoder.eval()
+
+
+def _graphs(
+    tokenizer: Tokenizer, encoder: Encoder, layer: int
+) -> list[tuple[str, nn.Module, dict[str, Tensor], list[str], int]]:
+    """Return each graph's file name, module, example inputs, outputs and longest input in fragments."""
+    config = tokenizer.config
+    blocks, leads, fragments = 2, 3, 7  # examples only: all three are free in the graph
+    samples = torch.randn(blocks, leads, fragments, config.fragment_samples)
+    valid = torch.ones(blocks, leads, fragments, dtype=torch.bool)
+    lead_ids = torch.arange(leads).expand(blocks, leads).contiguous()
+    codes = torch.randint(config.codebook_size, (blocks, leads, fragments, config.n_levels))
+    on_tokens = {"valid": valid, "lead_ids": lead_ids}
+    window = {
+        "codes": codes,
+        "valid": valid,
+        "mask": torch.zeros_like(valid),
+        "lead_ids": lead_ids,
+        "log_scale": torch.zeros(blocks, leads),
+        "scale_known": torch.ones(blocks, leads, dtype=torch.bool),
+    }
+    n_block, n_window = config.block_fragments, encoder.config.max_fragments
+    return [
+        (
+            "tokenizer_encoder.onnx",
+            *(TokenizerEncoderGraph(tokenizer), {"samples": samples, **on_tokens}, ["codes"], n_block),
+        ),
+        (
+            "tokenizer_decoder.onnx",
+            *(TokenizerDecoderGraph(tokenizer), {"codes": codes, **on_tokens}, ["samples"], n_block),
+        ),
+        ("encoder.onnx", EncoderGraph(encoder, layer), window, ["embeddings", "nll"], n_window),
+    ]
+
+
+def write_graph(
+    path: Path, graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str], longest: int, offsets: dict[str, int]
+) -> None:
+    """Export one graph and let its weights point into the safetensors file beside it."""
+    import onnx
+
+    free = {name: torch.export.Dim(name) for name in ("blocks", "leads", "fragments")}
+    free["fragments"] = torch.export.Dim("fragments", max=longest)
+    shapes = {
+        name: {0: free["blocks"], 1: free["leads"]} | ({2: free["fragments"]} if x.ndim > 2 else {})
+        for name, x in inputs.items()
+    }
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*axis name.*will not be used.*")
+        torch.onnx.export(
+            graph.eval(),
+            tuple(inputs.values()),
+            str(path),
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_shapes=tuple(shapes.values()),
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=False,  # the optimizer transposes weights; then their bytes could not be shared
+            external_data=False,
+            verbose=False,
+        )
+    model = onnx.load(str(path))
+    state = {name: tensor.detach().numpy() for name, tensor in graph.state_dict().items()}
+    point_into_weights(model, state, offsets)
+    onnx.save_model(model, str(path))
+
+
+def point_into_weights(model: Any, state: dict[str, np.ndarray], offsets: dict[str, int]) -> None:
+    """Replace each float initializer that is a stored tensor by a reference into the safetensors file, and a Cast."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts, kept = [], []
+    for initializer in model.graph.initializer:
+        stored = initializer.name if initializer.name in state and initializer.name in offsets else None
+        if stored is None or initializer.data_type != TensorProto.FLOAT:
+            kept.append(initializer)
+            continue
+        if not np.array_equal(numpy_helper.to_array(initializer), state[stored]):
+            raise AssertionError(f"{stored} was changed by the exporter: its bytes cannot be shared")
+        half = TensorProto(name=f"{stored}.half", data_type=TensorProto.FLOAT16, dims=initializer.dims)
+        half.data_location = TensorProto.EXTERNAL
+        n_bytes = int(np.prod(initializer.dims)) * 2
+        for key, value in (("location", WEIGHTS), ("offset", offsets[stored]), ("length", n_bytes)):
+            half.external_data.add(key=key, value=str(value))
+        kept.append(half)
+        casts.append(helper.make_node("Cast", [half.name], [initializer.name], to=TensorProto.FLOAT))
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    del model.graph.metadata_props[:]
+    for node in model.graph.node:  # the exporter's stack traces, with paths of this machine
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+        del value.metadata_props[:]

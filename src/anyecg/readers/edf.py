@@ -1,0 +1,168 @@
+"""EDF, EDF+C and BDF (https://www.edfplus.info/specs), read by pyedflib, a slice at a time."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anyecg.errors import ReadError
+from anyecg.readers.audit import rows_with_names
+from anyecg.readers.channels import says_ecg, says_other, to_one_rate
+from anyecg.readers.patient import age_at, sex_from_text
+from anyecg.readers.slices import check_size, sample_range
+from anyecg.readers.units import mv_per, rate_of, unit_of
+from anyecg.record import Record
+
+NAME = "edf"
+
+MAX_SIGNALS = 640
+"""What pyedflib's C library holds."""
+
+
+def sniff(head: bytes, path: Path) -> bool:
+    """Return whether the file starts with the version field of EDF or BDF."""
+    return head.startswith((b"0       ", b"\xffBIOSEMI"))
+
+
+@dataclass
+class _Channel:
+    """One signal of the file."""
+
+    index: int
+    label: str
+    dimension: str
+    rate_hz: float
+    n_samples: int
+
+
+def read(path: Path, start_s: float | None, end_s: float | None, fs: float | None, unit: str | None) -> Record:
+    """Read the ECG channels; those of a lower rate are brought to the highest one among them.
+
+    Raises
+    ------
+    ReadError
+        See `anyecg.readers.read`. EDF+D and BDF+D (with gaps in time) are refused, since pyedflib does not place them.
+    """
+    import pyedflib
+
+    where = str(path)
+    check_header(path)
+    warnings: list[str] = []
+    try:
+        reader = pyedflib.EdfReader(str(path), annotations_mode=pyedflib.DO_NOT_READ_ANNOTATIONS)
+    except OSError as error:
+        raise ReadError(
+            f"{where}: pyedflib refuses it ({_plain(error, path)}), expected EDF. Check the file."
+        ) from error
+    try:
+        channels = _ecg_channels(where, reader, warnings)
+        factors = [unit_of(where, channel.dimension or None, unit) for channel in channels]
+        rate = rate_of(where, max(c.rate_hz for c in channels), fs)
+        n_samples = round(max(c.n_samples / c.rate_hz for c in channels) * rate)
+        first, last = sample_range(where, n_samples, rate, start_s, end_s, warnings)
+        check_size(where, len(channels) * (last - first), path.stat().st_size)
+        rows = []
+        for channel, factor in zip(channels, factors, strict=True):
+            begin, end = (round(at * channel.rate_hz / rate) for at in (first, last))
+            values = reader.readSignal(channel.index, begin, min(end, channel.n_samples) - begin)
+            rows.append((values * factor).astype(np.float32))
+        start_time = reader.getStartdatetime()
+        age = age_at(_birth_date(reader), start_time)
+        sex = sex_from_text(reader.getSex())
+    finally:
+        reader.close()
+    if slow := [c.label for c in channels if c.rate_hz < rate]:
+        warnings.append(f"recorded at a lower rate and brought to {rate:g} Hz: {', '.join(slow)}")
+    return Record(
+        signal=to_one_rate(rows, [c.rate_hz for c in channels], last - first),
+        fs=rate,
+        leads=rows_with_names(where, [c.label for c in channels], warnings),
+        id=path.stem,
+        format=NAME,
+        age=age,
+        sex=sex,
+        start_time=start_time + timedelta(seconds=first / rate),
+        start_s=first / rate,
+        warnings=tuple(warnings),
+    )
+
+
+def check_header(path: Path) -> None:
+    """Refuse, before pyedflib sees it, a header whose claims the file cannot hold, or that has gaps in time.
+
+    Raises
+    ------
+    ReadError
+    """
+    where, size = str(path), path.stat().st_size
+    with path.open("rb") as file:
+        fixed = file.read(256)
+        try:
+            n_header, n_records, n_signals = (int(fixed[a:b]) for a, b in ((184, 192), (236, 244), (252, 256)))
+        except ValueError:
+            raise ReadError(
+                f"{where}: counts that are no numbers in its header, expected EDF. The file is damaged."
+            ) from None
+        if not (0 < n_signals <= MAX_SIGNALS and n_header == 256 * (n_signals + 1) <= size):
+            raise ReadError(
+                f"{where}: a header of {n_header} bytes for {n_signals} signals in a file of {size}, expected "
+                f"{256 * (n_signals + 1)} bytes. The file is cut short or damaged."
+            )
+        if fixed[192:197] in (b"EDF+D", b"BDF+D"):
+            raise ReadError(
+                f"{where}: {fixed[192:197].decode()}, a recording with gaps in time, expected a continuous one. "
+                "Convert it to EDF+C (EDFbrowser does it) or cut it at the gaps."
+            )
+        file.seek(256 + 216 * n_signals)
+        try:
+            per_record = sum(int(file.read(8)) for _ in range(n_signals))
+        except ValueError:
+            raise ReadError(
+                f"{where}: samples per record that are no numbers, expected EDF. The file is damaged."
+            ) from None
+    needed = n_header + n_records * per_record * (3 if fixed.startswith(b"\xff") else 2)
+    if n_records < 1 or needed > size:
+        raise ReadError(
+            f"{where}: {size} bytes, expected {needed} for the {n_records} data records of its header. "
+            "The file is cut short or was never closed by the recorder; copy it again."
+        )
+
+
+def _ecg_channels(where: str, reader: Any, warnings: list[str]) -> list[_Channel]:
+    """Return the channels that say ECG or name a lead; if none does, all voltages that say nothing else."""
+    lengths = reader.getNSamples()
+    channels = [
+        _Channel(i, reader.getLabel(i).strip(), reader.getPhysicalDimension(i).strip(), rate, int(lengths[i]))
+        for i in range(reader.signals_in_file)
+        if (rate := float(reader.getSampleFrequency(i))) > 0
+    ]
+    voltages = [c for c in channels if not c.dimension or mv_per(c.dimension) is not None]
+    chosen = [c for c in voltages if says_ecg(c.label)]
+    if not chosen:
+        chosen = [c for c in voltages if c.dimension and not says_other(c.label)]
+        if chosen:
+            warnings.append(f"no channel says that it is an ECG: taken as one: {', '.join(c.label for c in chosen)}")
+    skipped = [c.label or f"signal {c.index + 1}" for c in channels if c not in chosen]
+    if not chosen:
+        raise ReadError(f"{where}: no ECG among {', '.join(skipped)}, expected at least one lead. Choose another file.")
+    if skipped:
+        warnings.append(f"skipped, not an ECG: {', '.join(skipped)}")
+    return chosen
+
+
+def _birth_date(reader: Any) -> Any:
+    """Return the birth date of an EDF+ patient field as a date, or None."""
+    from datetime import datetime
+
+    text = reader.getBirthdate(string=True)
+    try:
+        return datetime.strptime(text, "%d %b %Y") if text else None
+    except ValueError:
+        return None
+
+
+def _plain(error: OSError, path: Path) -> str:
+    """Return a library's message on one line, without the path that it repeats."""
+    return " ".join(str(error).replace(str(path), "").strip(" :").split())

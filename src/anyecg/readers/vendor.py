@@ -1,0 +1,228 @@
+"""Devices' own formats (SCP-ECG, HL7 aECG, MUSE, Philips, Mortara, ISHNE, MFER ...), parsed by ecgdatakit.
+
+ecgdatakit leaves lead-off sentinels and calibration pulses as numbers and rounds rates to whole Hz; `_rows`,
+`calibration_pulse` and `_exact_rate` put that right.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anyecg.errors import ReadError
+from anyecg.leads import STANDARD_LEADS, display_order
+from anyecg.readers.audit import rows_with_names
+from anyecg.readers.channels import says_ecg, says_other, to_one_rate
+from anyecg.readers.patient import plausible_age, sex_from_text
+from anyecg.readers.slices import sample_range
+from anyecg.readers.units import mv_per, rate_of, unit_of
+from anyecg.record import Record
+
+NAME = "vendor"
+
+OURS = frozenset({"WFDB", "DICOM Waveform", "EDF/EDF+"})
+"""Formats of ecgdatakit that readers of our own read."""
+
+MAX_BYTES = 1_000_000_000
+"""These formats are parsed as a whole in memory; the largest, a day's ISHNE Holter of 12 leads, has 500 MB."""
+
+LEAD_OFF = -32768
+"""The smallest int16 stands for "no contact" or "no sample" (ISHNE 1998; MUSE) and is no voltage in any of them."""
+
+CALIBRATION_MV = 1.0
+CALIBRATION_TOLERANCE_MV = 0.02
+CALIBRATION_SHORTEST_S = 0.2
+
+INDEPENDENT_LEADS = ("I", "II", *STANDARD_LEADS[6:])
+"""What devices store of a 12-lead ECG when they store eight leads."""
+
+
+def sniff(head: bytes, path: Path) -> bool:
+    """Return whether ecgdatakit has a parser for the file that is not replaced by a reader of our own."""
+    from ecgdatakit import FileParser
+
+    found = FileParser.detect_format(path)
+    return found is not None and found["name"] not in OURS
+
+
+def read(path: Path, start_s: float | None, end_s: float | None, fs: float | None, unit: str | None) -> Record:
+    """Read a device's file; eight stored leads become twelve, of which four are marked as derived.
+
+    Raises
+    ------
+    ReadError
+        See `anyecg.readers.read`.
+    """
+    from ecgdatakit import ECGDataKitError, FileParser
+
+    where = str(path)
+    refuse_entities(path)
+    form = (FileParser.detect_format(path) or {}).get("name", "unknown")
+    try:
+        parsed = FileParser.parse(path, auto_scale=False)
+    except ECGDataKitError as error:
+        text = " ".join(str(error).replace(f" in {path}", "").replace(str(path), "").split())
+        raise ReadError(
+            f"{where}: {form} that ecgdatakit refuses ({text}), expected a complete, standard file. Export it again."
+        ) from error
+    warnings: list[str] = []
+    leads = _ecg_leads(where, parsed.leads, warnings)
+    rates = [rate_of(where, _exact_rate(parsed, lead), fs) for lead in leads]
+    rows, gain_known = _rows(where, form, leads, unit, warnings)
+    rate = max(rates)
+    n_samples = max(round(len(row) * rate / own) for row, own in zip(rows, rates, strict=True))
+    if len({len(row) / own for row, own in zip(rows, rates, strict=True)}) > 1:
+        warnings.append("leads differ in length: the shorter ones are filled up as not recorded")
+    signal = to_one_rate(rows, rates, n_samples)
+    names = rows_with_names(where, [lead.label for lead in leads], warnings)
+    signal, names, derived = complete_twelve(signal, names)
+    order = display_order(names)
+    if pulse := calibration_pulse(signal, rate):
+        signal[:, pulse[0] : pulse[1]] = np.nan
+        warnings.append(f"the calibration pulse from {pulse[0] / rate:.2f} s on is taken as not recorded")
+    if parsed.median_beats:
+        warnings.append("the file's median beats were not read")
+    first, last = sample_range(where, n_samples, rate, start_s, end_s, warnings)
+    patient, started = parsed.patient, parsed.recording.date
+    return Record(
+        signal=signal[order, first:last],
+        fs=rate,
+        leads=tuple(names[i] for i in order),
+        id=path.stem,
+        format=NAMES.get(form, form.lower()),
+        age=plausible_age(None if patient.age is None else float(patient.age)),
+        sex=sex_from_text(patient.sex),
+        weight_kg=float(patient.weight) if patient.weight else None,
+        start_time=started + timedelta(seconds=first / rate) if started else None,
+        start_s=first / rate,
+        gain_known=gain_known,
+        derived=derived,
+        warnings=tuple(warnings),
+    )
+
+
+NAMES = {
+    **{"SCP-ECG": "scp", "HL7 aECG": "aecg", "GE MUSE XML": "muse", "Philips Sierra XML": "philips"},
+    **{"Mortara ELI (EL250/ELI280)": "mortara", "ISHNE Holter": "ishne", "MFER": "mfer"},
+    **{"AliveCor Kardia JSON": "kardia", "EDAN ARC Holter": "edan", "XLE ECG": "xle"},
+}
+"""ecgdatakit's names for formats, and ours."""
+
+
+def refuse_entities(path: Path) -> None:
+    """Refuse XML that declares entities, before any parser sees it, and files too large to parse as a whole.
+
+    Raises
+    ------
+    ReadError
+    """
+    if path.stat().st_size > MAX_BYTES:
+        raise ReadError(f"{path}: {path.stat().st_size} bytes, expected at most {MAX_BYTES}. Export it in parts.")
+    with path.open("rb") as file:
+        head = file.read(256).replace(b"\x00", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")
+        if not head.startswith(b"<"):
+            return
+        file.seek(0)
+        text = file.read().replace(b"\x00", b"")  # UTF-16 without its zero bytes
+    if b"<!ENTITY" in text.upper():
+        raise ReadError(f"{path}: XML that declares entities, expected none in an ECG. Do not open this file.")
+
+
+def _ecg_leads(where: str, leads: list[Any], warnings: list[str]) -> list[Any]:
+    """Return the leads that are ECG, by name and unit, and that hold samples."""
+    kept: list[Any] = []
+    skipped: list[Any] = []
+    for lead in leads:
+        unit = lead.resolution_unit
+        other = says_other(lead.label) or (unit and mv_per(unit) is None and not says_ecg(lead.label))
+        (skipped if other or len(lead.samples) == 0 else kept).append(lead)
+    if skipped:
+        warnings.append(f"skipped, not an ECG or empty: {', '.join(lead.label for lead in skipped)}")
+    if not kept:
+        raise ReadError(f"{where}: no ECG lead with samples, expected at least one. Check the file.")
+    return kept
+
+
+def _exact_rate(parsed: Any, lead: Any) -> float:
+    """Return a lead's rate in Hz as the file states it; ecgdatakit rounds to whole Hz but keeps what it read."""
+    meta = parsed.raw_metadata
+    candidates = [
+        (meta.get("rhythm_time") or {}).get("sampling_rate_exact"),
+        1e6 / meta["rhythm_sample_interval_us"] if meta.get("rhythm_sample_interval_us") else None,
+        (meta.get("raw") or {}).get("frequency") if isinstance(meta.get("raw"), dict) else None,
+        *(meta.get("sampling_rates") or []),
+    ]
+    for rate in candidates:
+        if isinstance(rate, int | float) and abs(rate - lead.sampling_rate) <= 0.5:
+            # 1 / 0.002 s is 500 Hz but for the last bit.
+            return float(round(rate)) if abs(rate - round(rate)) < 1e-6 else float(rate)
+    return float(lead.sampling_rate)
+
+
+def _rows(
+    where: str, form: str, leads: list[Any], unit: str | None, warnings: list[str]
+) -> tuple[list[np.ndarray], bool]:
+    """Return a row of mV for each lead, sentinels as NaN, and whether the gain of all is known."""
+    rows, uncalibrated, n_off = [], [], 0
+    for lead in leads:
+        raw = np.asarray(lead.samples, dtype=np.float64)
+        # XLE unwraps its counts beyond int16, so there the value is a voltage.
+        off = raw == LEAD_OFF if form != "XLE ECG" and raw.min(initial=0) >= LEAD_OFF else np.zeros(len(raw), bool)
+        n_off += int(off.sum())
+        if lead.resolution_unit and lead.resolution and mv_per(lead.resolution_unit) is not None:
+            row = (raw * lead.resolution + lead.offset) * unit_of(where, lead.resolution_unit, unit)
+        else:
+            if unit is None:
+                uncalibrated.append(lead.label)
+            row = raw * (1e-3 if unit is None else unit_of(where, None, unit))
+        row[off] = np.nan
+        start = int((lead.annotations or {}).get("start_sample", 1)) - 1  # SCP-ECG leads may start late
+        rows.append(np.concatenate([np.full(start, np.nan), row]) if 0 < start <= len(row) else row)
+    if uncalibrated:
+        warnings.append(f"no scale in the file, so 1 uV per unit is assumed: {', '.join(uncalibrated)}")
+    if n_off:
+        warnings.append(f"{n_off} samples of {LEAD_OFF} (lead off) are taken as not recorded")
+    return rows, not uncalibrated
+
+
+def complete_twelve(signal: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...], frozenset[str]]:
+    """Return twelve leads for the eight independent ones: III by Einthoven's law, aVR, aVL and aVF by Goldberger's.
+
+    Parameters
+    ----------
+    signal : ndarray of float32, shape (n_leads, n_samples)
+    names : tuple of str
+
+    Returns
+    -------
+    signal, names
+        As given unless the leads are exactly I, II, V1 ... V6.
+    derived : frozenset of str
+    """
+    if set(names) != set(INDEPENDENT_LEADS):
+        return signal, names, frozenset()
+    one, two = (signal[names.index(name)] for name in ("I", "II"))
+    added = {"III": two - one, "aVR": -(one + two) / 2, "aVL": one - two / 2, "aVF": two - one / 2}
+    return np.concatenate([signal, list(added.values())]), (*names, *added), frozenset(added)
+
+
+def calibration_pulse(signal: np.ndarray, fs: float) -> tuple[int, int] | None:
+    """Return the samples of a calibration pulse at the record's end, or None (Philips appends one to every lead).
+
+    It is where all leads, three or more, are the same for a fifth of a second or longer, from 0 up to 1 mV.
+    """
+    if len(signal) < 3 or signal.shape[1] == 0:
+        return None
+    same = np.ptp(signal, axis=0) <= CALIBRATION_TOLERANCE_MV
+    if not same[-1]:
+        return None
+    different = np.flatnonzero(~same)
+    first = int(different[-1]) + 1 if len(different) else 0
+    tail = signal[:, first:]
+    if first == 0 or tail.shape[1] < CALIBRATION_SHORTEST_S * fs:
+        return None
+    high, low = float(tail.max()), float(np.abs(tail).min())
+    if abs(high - CALIBRATION_MV) <= CALIBRATION_TOLERANCE_MV and low <= CALIBRATION_TOLERANCE_MV:
+        return first, signal.shape[1]
+    return None

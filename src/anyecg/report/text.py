@@ -1,0 +1,116 @@
+"""The report as words: the terminal's summary, and the sentences that the HTML page shares with it."""
+
+import numpy as np
+
+from anyecg.leads import display_order
+from anyecg.report.layout import clock, rhythm_lead
+from anyecg.result import DISCLAIMER, Result
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def summary(result: Result) -> str:
+    """Return about twenty lines of plain text, for a terminal.
+
+    Returns
+    -------
+    str
+        Without a newline at the end, without control characters: what a file says cannot move the cursor.
+    """
+    record, rhythm = result.record, result.rhythm
+    lines = [
+        f"{record.id}  ({record.format}, {record.n_leads} {'lead' if record.n_leads == 1 else 'leads'}, "
+        f"{clock(record.duration_s)}, {record.fs:g} Hz{', ' + patient(result) if patient(result) else ''})",
+        f"  quality   {quality_words(result)}",
+        f"  rhythm    {rhythm_words(result)}",
+    ]
+    if rhythm.rr_mean_ms is not None:
+        lines.append(
+            f"  RR        mean {ms(rhythm.rr_mean_ms)}, SDNN {ms(rhythm.sdnn_ms)}, RMSSD {ms(rhythm.rmssd_ms)}"
+        )
+    lines.append(f"  anomaly   {anomaly_words(result)}")
+    lead = rhythm_lead(result)
+    lines.append(f"  trace     {sparkline(result, lead)}  {lead}, first {min(5.0, record.duration_s):g} s")
+    lines += [f"  found     {finding.code} {_score(finding.score)}" for finding in result.findings[:8]]
+    for segment in (result.anomaly.segments if result.anomaly else ())[:5]:
+        where = segment.lead or "all leads"
+        lines.append(f"  stands out {clock(segment.start_s)}-{clock(segment.end_s)} {where} {_score(segment.score)}")
+    troubled = [(n, q) for n, q in result.quality.leads.items() if q.problems]
+    lines += [f"  lead {name:<8} {quality.score:.2f}  {', '.join(quality.problems)}" for name, quality in troubled[:16]]
+    if result.restored_leads:
+        lines.append(f"  restored  {', '.join(result.restored_leads)} (generated, not measured)")
+    lines += [f"  warning   {warning}" for warning in result.warnings]
+    lines.append(f"  model     {model_words(result)}, AnyECG {result.anyecg_version}")
+    lines.append(DISCLAIMER)
+    return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
+
+
+def sparkline(result: Result, lead: str, seconds: float = 5.0, width: int = 60) -> str:
+    """Return a lead's largest deflections as a row of block characters."""
+    signal = result.prepared.signal[result.prepared.leads.index(lead), : round(seconds * result.prepared.fs)]
+    columns = []
+    for piece in np.array_split(signal, min(width, max(len(signal), 1))):
+        known = piece[np.isfinite(piece)]
+        columns.append(float(known[np.abs(known).argmax()]) if len(known) else np.nan)
+    values = np.array(columns)
+    if not np.isfinite(values).any():
+        return "not recorded"
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    steps = (values - low) / max(high - low, 1e-9) * (len(_BARS) - 1)
+    return "".join(_BARS[round(s)] if np.isfinite(s) else " " for s in steps.tolist())
+
+
+def patient(result: Result) -> str:
+    """Return age and sex, as far as they are known."""
+    age = None if result.record.age is None else f"{result.record.age:g} years"
+    return ", ".join(part for part in (age, result.record.sex) if part)
+
+
+def ms(value: float | None) -> str:
+    """Return a time in whole milliseconds."""
+    return "n/a" if value is None else f"{value:.0f} ms"
+
+
+def rhythm_words(result: Result) -> str:
+    """Return heart rate and beats in one line."""
+    rhythm = result.rhythm
+    n_beats = len(rhythm.r_peaks_s)
+    if n_beats == 0:
+        return "no beats found"
+    rate = "" if rhythm.hr_bpm is None else f"{rhythm.hr_bpm:.0f} bpm, "
+    return f"{rate}{n_beats} {'beat' if n_beats == 1 else 'beats'}, found in {rhythm.lead}"
+
+
+def quality_words(result: Result) -> str:
+    """Return the verdict on quality in one line."""
+    leads = result.quality.leads
+    clean = sum(not lead.problems for lead in leads.values())
+    verdict = "usable" if result.quality.usable else "NOT usable"
+    return f"{verdict}: {clean} of {len(leads)} {'lead' if len(leads) == 1 else 'leads'} without a problem"
+
+
+def anomaly_words(result: Result) -> str:
+    """Say in one sentence where the record lies among normal ones."""
+    if result.anomaly is None:
+        return "not scored: the quality does not allow it"
+    share = f"{result.anomaly.percentile:.0f} %"
+    return (
+        f"stands out more than {share} of normal records (score {result.anomaly.score:.2f}); unusual, not a diagnosis"
+    )
+
+
+def model_words(result: Result) -> str:
+    """Return the model's name, version and the head of its hash."""
+    model = result.model
+    parts = [str(model.get("name", "unnamed model")), str(model.get("version", "") or "")]
+    sha = str(model.get("sha256", "") or "")[:8]
+    return " ".join(part for part in parts if part) + (f" (sha {sha})" if sha else "")
+
+
+def ordered_leads(result: Result) -> list[str]:
+    """Return the lead names in the order of display."""
+    return [result.prepared.leads[i] for i in display_order(result.prepared.leads)]
+
+
+def _score(score: float | None) -> str:
+    return "" if score is None else f"{score:.2f}"

@@ -1,0 +1,194 @@
+"""Result: what analyze() found, ready for JSON, for the report, or to be written as annotations."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from anyecg.record import Annotation, Record
+from anyecg.tokens import Tokens
+
+DISCLAIMER = "Research software. Not a medical device: not for diagnosis or treatment."
+
+
+@dataclass(frozen=True)
+class LeadQuality:
+    """How far one lead can be trusted.
+
+    Parameters
+    ----------
+    score : float
+        0 (no ECG in it) to 1 (nothing to object to).
+    problems : tuple of str
+        Named problems: ``"flat" "saturated" "lead off" "noise" "wander" "mains" "gaps" "too short"
+        "implausible amplitude"``.
+    """
+
+    score: float
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Quality of a record: usable if at least one lead is; one `LeadQuality` a lead."""
+
+    usable: bool
+    leads: dict[str, LeadQuality]
+
+
+@dataclass(frozen=True, eq=False)
+class Rhythm:
+    """R peaks and what follows from them.
+
+    Parameters
+    ----------
+    r_peaks_s : ndarray of float64, shape (n_beats,)
+        Seconds from the first sample of the record.
+    hr_bpm : float or None
+        Median heart rate; None with fewer than two beats.
+    rr_mean_ms, sdnn_ms, rmssd_ms : float or None
+        Over plausible RR intervals; None where there are too few.
+    lead : str or None
+        The lead the peaks were found in.
+    """
+
+    r_peaks_s: np.ndarray
+    hr_bpm: float | None = None
+    rr_mean_ms: float | None = None
+    sdnn_ms: float | None = None
+    rmssd_ms: float | None = None
+    lead: str | None = None
+
+
+@dataclass(frozen=True)
+class Anomaly:
+    """How far a record lies from normal training records.
+
+    Parameters
+    ----------
+    score : float
+        Grows with abnormality.
+    percentile : float
+        Share of normal held-out training-side records that score lower, 0 to 100.
+    segments : tuple of Annotation
+        The stretches that stand out, kind ``"anomaly"``.
+    """
+
+    score: float
+    percentile: float
+    segments: tuple[Annotation, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Everything `anyecg.analyze` found in one record.
+
+    Parameters
+    ----------
+    record : Record
+        As read from the source, in mV.
+    prepared : Record
+        At the model's rate and band: what the model saw.
+    quality : Quality
+    rhythm : Rhythm
+    tokens : Tokens
+    decoded : Record
+        The codes decoded again, mV, on the time axis of ``prepared``; NaN where nothing was recorded.
+    surprise : ndarray of float32, shape (n_leads, n_fragments)
+        Mean negative log-likelihood, in bits, of a fragment's codes under the masked model that does not see them;
+        NaN where nothing was recorded.
+    embedding : ndarray of float32, shape (width,)
+        Pooled embedding of the record.
+    anomaly : Anomaly or None
+        None if quality forbids a score.
+    findings : tuple of Annotation
+        What the heads of the checkpoint found.
+    restored_leads : tuple of str
+    warnings : tuple of str
+    model : dict
+        ``name, version, sha256, trained_on``.
+    anyecg_version : str
+    """
+
+    record: Record
+    prepared: Record
+    quality: Quality
+    rhythm: Rhythm
+    tokens: Tokens
+    decoded: Record
+    surprise: np.ndarray
+    embedding: np.ndarray
+    anomaly: Anomaly | None
+    model: dict[str, Any]
+    anyecg_version: str
+    findings: tuple[Annotation, ...] = ()
+    restored_leads: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the structure that ``anyecg analyze --json`` prints: plain, JSON-ready Python."""
+        record, grid = self.record, self.tokens.grid
+        return {
+            "record": {
+                "id": record.id,
+                "format": record.format,
+                "fs_hz": record.fs,
+                "leads": list(record.leads),
+                "duration_s": round(record.duration_s, 4),
+                "age": record.age,
+                "sex": record.sex,
+                "start_time": record.start_time.isoformat() if record.start_time else None,
+            },
+            "quality": {
+                "usable": self.quality.usable,
+                "leads": {
+                    name: {"score": round(lead.score, 3), "problems": list(lead.problems)}
+                    for name, lead in self.quality.leads.items()
+                },
+            },
+            "rhythm": {
+                "hr_bpm": _rounded(self.rhythm.hr_bpm, 1),
+                "n_beats": int(len(self.rhythm.r_peaks_s)),
+                "rr_ms": {
+                    "mean": _rounded(self.rhythm.rr_mean_ms, 1),
+                    "sdnn": _rounded(self.rhythm.sdnn_ms, 1),
+                    "rmssd": _rounded(self.rhythm.rmssd_ms, 1),
+                },
+            },
+            "findings": [_plain(a) for a in self.findings],
+            "anomaly": {
+                "score": _rounded(self.anomaly.score, 4) if self.anomaly else None,
+                "percentile": _rounded(self.anomaly.percentile, 1) if self.anomaly else None,
+                "segments": [
+                    {"start_s": a.start_s, "end_s": a.end_s, "lead": a.lead, "score": _rounded(a.score, 3)}
+                    for a in (self.anomaly.segments if self.anomaly else ())
+                ],
+            },
+            "tokens": {
+                "n_leads": len(self.tokens.leads),
+                "n_fragments": int(self.tokens.codes.shape[1]),
+                "n_levels": self.tokens.n_levels,
+                "fragment_s": grid.fragment_s,
+                "codebook_size": self.tokens.codebook_size,
+            },
+            "restored_leads": list(self.restored_leads),
+            "warnings": list(self.warnings),
+            "model": dict(self.model),
+            "anyecg_version": self.anyecg_version,
+            "disclaimer": DISCLAIMER,
+        }
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None or not np.isfinite(value) else round(float(value), digits)
+
+
+def _plain(annotation: Annotation) -> dict[str, Any]:
+    return {
+        "code": annotation.code,
+        "kind": annotation.kind,
+        "score": annotation.score,
+        "start_s": annotation.start_s,
+        "end_s": annotation.end_s,
+        "lead": annotation.lead,
+    }

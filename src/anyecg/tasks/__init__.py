@@ -1,0 +1,1 @@
+"""The tasks: what embeddings, codes and surprise say about a record."""

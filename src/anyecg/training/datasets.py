@@ -1,0 +1,350 @@
+"""The public databases AnyECG learns from: where their files are, their traps, their splits; prepared once, then mapped.
+
+The only place that knows a data set by name. `prepare_databases` reads every record of the restored databases, prepares it
+exactly as inference does, and writes one flat float16 file and one JSON index a database; `Corpus` maps them.
+
+Splits come from one CSV file (``database,record,patient_id,split,strat_fold``), by patient. Nothing but records of split
+``train`` is ever trained on.
+"""
+
+import ast
+import csv
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from anyecg.checkpoint import file_sha256
+from anyecg.errors import ReadError
+from anyecg.leads import standard_name
+from anyecg.record import Record
+from anyecg.signals import Preparation, prepare
+
+
+@dataclass
+class Entry:
+    """One prepared record in a corpus.
+
+    ``offset`` counts float16 values in the flat file. ``clean`` False = too noisy to be a target of decoding. ``labels`` are
+    the database's own: superclasses for ptb-xl, one letter for cinc2017, acceptability for cinc2011.
+    """
+
+    database: str
+    record: str
+    patient: str
+    split: str
+    leads: list[str]
+    n_samples: int
+    source_fs: float
+    offset: int = 0
+    gain_known: bool = True
+    clean: bool = True
+    age: float | None = None
+    sex: str | None = None
+    weight_kg: float | None = None
+    labels: list[str] = field(default_factory=list)
+
+
+# What one database's function yields: the raw record in mV, the header's text, and what else is known of it.
+Raw = tuple[Record, dict[str, object]]
+
+
+def _wfdb(path: Path, *, digital: bool = False) -> tuple[Record, list[str]]:
+    """Read one WFDB record (mV, or digital units) and its header comments."""
+    import wfdb
+
+    source = wfdb.rdrecord(str(path), physical=not digital)
+    signal = source.d_signal if digital else source.p_signal
+    leads = tuple(standard_name(name) for name in source.sig_name)
+    if len(set(leads)) < len(leads):
+        leads = tuple(f"{name}#{i}" for i, name in enumerate(leads))
+    return Record(signal.T.astype(np.float32), source.fs, leads, id=path.name), list(source.comments)
+
+
+def _age_and_sex(comments: list[str]) -> dict[str, object]:
+    """Read age and sex from header comments such as ``Age: 56``, ``<sex>: F`` or ``69 M 1085 1629 x1``."""
+    known: dict[str, object] = {}
+    for line in comments:
+        key, _, value = line.partition(":")
+        key, value = key.strip(" <>").lower(), value.strip()
+        if key == "age" and value.replace(".", "").isdigit():
+            known["age"] = float(value)
+        elif key == "sex" and value[:1].upper() in ("M", "F"):
+            known["sex"] = {"M": "male", "F": "female"}[value[0].upper()]
+    words = comments[0].split() if comments else []
+    if len(words) >= 2 and words[0].isdigit() and words[1] in ("M", "F"):
+        known |= {"age": float(words[0]), "sex": {"M": "male", "F": "female"}[words[1]]}
+    return known
+
+
+def _without_padding(signal: np.ndarray, fs: float) -> np.ndarray:
+    """Mark stretches in which all leads are exactly 0 for over 0.2 s as not recorded."""
+    silent = (signal == 0).all(axis=0)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], silent.view(np.int8), [0]])))
+    signal = signal.copy()
+    for start, end in zip(edges[::2], edges[1::2], strict=True):
+        if end - start > 0.2 * fs:
+            signal[:, start:end] = np.nan
+    return signal
+
+
+def _ptb_xl(folder: Path, name: str, row: dict[str, str], superclass: dict[str, str]) -> Raw:
+    record, _ = _wfdb(folder / name)
+    weight = float(row["weight"]) if row["weight"] else None
+    classes = {superclass[code] for code in ast.literal_eval(row["scp_codes"]) if code in superclass}
+    flawed = any(row[c].strip() for c in ("static_noise", "burst_noise", "electrodes_problems"))
+    return record, {
+        # 300 stands for "over 89"
+        "age": float(row["age"]) if row["age"] and float(row["age"]) < 300 else (90.0 if row["age"] else None),
+        "sex": {"0": "male", "1": "female"}.get(row["sex"].split(".")[0]),
+        "weight_kg": weight,
+        "labels": sorted(classes),
+        "clean": not flawed,
+    }
+
+
+def _ptb_xl_reader(folder: Path) -> Callable[[str], Raw]:
+    with open(folder / "scp_statements.csv", newline="") as file:
+        superclass = {
+            row[""]: row["diagnostic_class"] for row in csv.DictReader(file) if row["diagnostic"].startswith("1")
+        }
+    with open(folder / "ptbxl_database.csv", newline="") as file:
+        rows = {row["filename_hr"]: row for row in csv.DictReader(file)}
+    return lambda name: _ptb_xl(folder, name, rows[name], superclass)
+
+
+def _with_header_comments(folder: Path) -> Callable[[str], Raw]:
+    def read(name: str) -> Raw:
+        record, comments = _wfdb(folder / name)
+        return record.with_(signal=_without_padding(record.signal, record.fs)), _age_and_sex(comments)
+
+    return read
+
+
+def _code_15(folder: Path) -> Callable[[str], Raw]:
+    read = _with_header_comments(folder)
+
+    def read_uncalibrated(name: str) -> Raw:
+        record, known = read(name)
+        return record.with_(gain_known=False), known  # its amplitudes are odd: not to be used as voltages
+
+    return read_uncalibrated
+
+
+def _ludb(folder: Path) -> Callable[[str], Raw]:
+    def read(name: str) -> Raw:
+        record, comments = _wfdb(folder / name, digital=True)
+        return record.with_(signal=record.signal / 1000), _age_and_sex(comments)  # the header's gains are wrong
+
+    return read
+
+
+def _cinc2011(folder: Path) -> Callable[[str], Raw]:
+    acceptable = set()
+    for file in sorted((folder / "set-a").glob("RECORDS-acceptable*")):
+        acceptable |= set(file.read_text().split())
+
+    def read(name: str) -> Raw:
+        record, _ = _wfdb(folder / name)
+        signal = np.where(np.abs(record.signal) > 20, np.nan, record.signal)  # a lead that is off reads -80, 80, -40
+        good = name.split("/")[-1] in acceptable
+        return record.with_(signal=signal), {"labels": ["acceptable" if good else "unacceptable"], "clean": good}
+
+    return read
+
+
+def _cinc2017(folder: Path) -> Callable[[str], Raw]:
+    with open(folder / "REFERENCE-v3.csv", newline="") as file:
+        label = dict(csv.reader(file))
+
+    def read(name: str) -> Raw:
+        record, _ = _wfdb(folder / name)
+        letter = label[name.split("/")[-1]]
+        return record, {"labels": [letter], "clean": letter != "~"}
+
+    return read
+
+
+def _ecgiddb(folder: Path) -> Callable[[str], Raw]:
+    def read(name: str) -> Raw:
+        record, comments = _wfdb(folder / name)
+        return record.pick(record.leads[:1]), _age_and_sex(comments)  # the second is a filtered copy of the first
+
+    return read
+
+
+def _afpdb(folder: Path) -> Callable[[str], Raw]:
+    read = _with_header_comments(folder)
+
+    def read_uncalibrated(name: str) -> Raw:
+        record, known = read(name)
+        return record.with_(gain_known=False), known  # 200 units per mV is an assumption
+
+    return read_uncalibrated
+
+
+READERS_OF: dict[str, Callable[[Path], Callable[[str], Raw]]] = {
+    "ptb-xl": _ptb_xl_reader,
+    "cinc2021": _with_header_comments,
+    "code-15": _code_15,
+    "ludb": _ludb,
+    "cinc2011": _cinc2011,
+    "cinc2017": _cinc2017,
+    "ecgiddb": _ecgiddb,
+    "mitdb": _with_header_comments,
+    "afpdb": _afpdb,
+}
+"""Databases with signal. nstdb is noise (see `load_noise`); ltafdb, nsrdb and ltdb are annotations."""
+
+NOISE_SPLIT_AT = {"train": (0.0, 0.7), "val": (0.7, 0.85), "test": (0.85, 1.0)}
+"""Which stretch of each noise recording a split may use."""
+
+PTB_XL_SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
+SUPERCLASS_DATABASE = "ptb-xl"
+
+
+def read_splits(path: Path) -> dict[str, dict[str, tuple[str, str]]]:
+    """Return ``{database: {record: (patient, split)}}``.
+
+    MIT-BIH's DS1 is ``train`` and its DS2 ``test``; record 201 is withdrawn from ``train`` because its patient is also
+    record 202 of DS2.
+    """
+    if not path.is_file():
+        raise ReadError(f"{path}: no such file, expected the CSV of splits. Copy splits.csv beside the databases.")
+    splits: dict[str, dict[str, tuple[str, str]]] = {}
+    with open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            split = {"ds1_train": "train", "ds2_test": "test"}.get(row["split"], row["split"])
+            if (row["database"], row["record"]) == ("mitdb", "201"):
+                split = "withdrawn"
+            splits.setdefault(row["database"], {})[row["record"]] = (row["patient_id"], split)
+    return splits
+
+
+def prepare_databases(
+    data: Path, splits_csv: Path, preparation: Preparation, progress: Callable[[str], None] = print
+) -> Path:
+    """Prepare every database under ``data`` once; return the folder of the prepared corpora.
+
+    The folder's name holds a hash of the preparation and of the splits, so that a change of either prepares anew.
+    """
+    splits = read_splits(splits_csv)
+    key = json.dumps(asdict(preparation)) + file_sha256(splits_csv)
+    folder = data / f"prepared-{hashlib.sha256(key.encode()).hexdigest()[:10]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    found = [name for name in READERS_OF if (data / name).is_dir()]
+    if not found:
+        raise ReadError(f"{data}: none of {', '.join(READERS_OF)} found. Restore the databases there first.")
+    for name in found:
+        if not (folder / f"{name}.json").exists():
+            _prepare_database(name, data / name, splits[name], preparation, folder, progress)
+    return folder
+
+
+def _prepare_database(
+    name: str,
+    source: Path,
+    splits: dict[str, tuple[str, str]],
+    preparation: Preparation,
+    folder: Path,
+    progress: Callable[[str], None],
+) -> None:
+    read = READERS_OF[name](source)
+    entries, offset = [], 0
+    partial = folder / f"{name}.f16.partial"
+    with open(partial, "wb") as file:
+        for number, (record_name, (patient, split)) in enumerate(sorted(splits.items())):
+            if number % 200 == 0:
+                progress(f"preparing {name}: {number} of {len(splits)}")
+            raw, known = read(record_name)
+            if not np.isfinite(raw.signal).any():
+                continue
+            record = prepare(raw, preparation)
+            record.signal.astype(np.float16).tofile(file)
+            entries.append(
+                Entry(
+                    *(
+                        name,
+                        record_name,
+                        f"{name}/{patient}",
+                        split,
+                        list(record.leads),
+                        record.n_samples,
+                        raw.fs,
+                        offset,
+                    ),
+                    gain_known=raw.gain_known,
+                    **known,  # type: ignore[arg-type]
+                )
+            )
+            offset += record.signal.size
+    partial.rename(folder / f"{name}.f16")
+    # The index is written last: its presence says that the database is whole.
+    (folder / f"{name}.json").write_text(json.dumps([asdict(entry) for entry in entries]))
+
+
+class Corpus:
+    """The prepared records of some databases and one split, mapped into memory.
+
+    Parameters
+    ----------
+    folder : Path
+        As `prepare_databases` returned it.
+    split : str
+        ``"train"``, ``"val"`` or ``"test"``.
+    databases : sequence of str, optional
+        Default: all that are there.
+    """
+
+    def __init__(self, folder: Path, split: str, databases: tuple[str, ...] | None = None) -> None:
+        self.entries: list[Entry] = []
+        self._flat: dict[str, np.ndarray] = {}
+        for name in databases or tuple(READERS_OF):
+            index = folder / f"{name}.json"
+            if index.exists():
+                entries = [Entry(**e) for e in json.loads(index.read_text())]
+                self.entries += [e for e in entries if e.split == split]
+                self._flat[name] = np.memmap(folder / f"{name}.f16", dtype=np.float16, mode="r")
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def signal(self, entry: Entry, start: int = 0, end: int | None = None) -> np.ndarray:
+        """Return float32 mV, shape (n_leads, end - start)."""
+        n_leads = len(entry.leads)
+        flat = self._flat[entry.database][entry.offset : entry.offset + n_leads * entry.n_samples]
+        return flat.reshape(n_leads, entry.n_samples)[:, start:end].astype(np.float32)
+
+    def records(self, fs_hz: float) -> Iterator[tuple[Entry, Record]]:
+        """Yield every entry with its whole prepared record."""
+        for entry in self.entries:
+            yield entry, self.record(entry, fs_hz)
+
+    def record(self, entry: Entry, fs_hz: float) -> Record:
+        """Return one whole prepared record."""
+        return Record(
+            self.signal(entry),
+            fs_hz,
+            tuple(entry.leads),
+            id=entry.record,
+            format="corpus",
+            age=entry.age,
+            sex=entry.sex,
+            weight_kg=entry.weight_kg,
+            source_fs=entry.source_fs,
+            gain_known=entry.gain_known,
+        )
+
+
+def load_noise(data: Path, split: str, preparation: Preparation) -> dict[str, np.ndarray]:
+    """Return the MIT-BIH noise recordings of a split: ``{"bw" | "em" | "ma": float32 (2, n_samples)}``, prepared."""
+    noise = {}
+    for name in ("bw", "em", "ma"):
+        raw, _ = _wfdb(data / "nstdb" / name)
+        prepared = prepare(raw, preparation).signal
+        first, last = (round(share * prepared.shape[1]) for share in NOISE_SPLIT_AT[split])
+        noise[name] = prepared[:, first:last]
+    return noise

@@ -1,0 +1,124 @@
+"""Second stage: hide rhythm codes and learn to guess them.
+
+Method: AnyECG (arXiv 2411.17711), masked modelling of rhythm codes; the tokenizer is frozen.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from anyecg.errors import CheckpointError
+from anyecg.models.encoder import Encoder
+from anyecg.models.tokenizer import Tokenizer
+from anyecg.tokens import to_blocks, to_timeline
+from anyecg.training.batches import Part
+from anyecg.training.loop import train
+from anyecg.training.masks import mixed_mask
+from anyecg.training.recipe import PretrainStage, Recipe
+from anyecg.training.train_tokenizer import training_batches
+
+
+def pretrain(recipe: Recipe, stop_at: int | None = None) -> Path:
+    """Pre-train the encoder of a recipe on the codes of its trained tokenizer; resume if it was interrupted.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    stop_at : int, optional
+        Stop after this many steps; a later call goes on.
+
+    Returns
+    -------
+    Path
+        The folder with ``state.pt`` and the logs.
+
+    Raises
+    ------
+    CheckpointError
+        The recipe's tokenizer is not trained yet.
+    """
+    torch.set_num_threads(recipe.threads)
+    stage, folder = recipe.pretrain, recipe.folder / "encoder"
+    tokenizer = load_trained_tokenizer(recipe)
+    torch.manual_seed(recipe.seed + 1)
+    model = Encoder(recipe.sizes.encoder, recipe.sizes.tokenizer)
+    batches = training_batches(recipe, stage.noise_probability)
+    train(
+        model,
+        pretraining_losses(model, tokenizer, stage, recipe.seed),
+        lambda step: batches.parts(recipe.seed + 1, step, stage.n_many, stage.n_few, stage.few_blocks),
+        stage,
+        folder,
+        recipe.seed + 1,
+        stop_at,
+    )
+    return folder
+
+
+def load_trained_tokenizer(recipe: Recipe) -> Tokenizer:
+    """Return the frozen tokenizer of a recipe's first stage."""
+    path = recipe.folder / "tokenizer" / "state.pt"
+    if not path.exists():
+        raise CheckpointError(f"{path}: no trained tokenizer, expected one. Run anyecg train-tokenizer with it first.")
+    tokenizer = Tokenizer(recipe.sizes.tokenizer)
+    tokenizer.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
+    return tokenizer.eval().requires_grad_(False)
+
+
+def pretraining_losses(
+    model: Encoder, tokenizer: Tokenizer, stage: PretrainStage, seed: int
+) -> Callable[[list[Part], int], tuple[Tensor, dict[str, float]]]:
+    """Return the function from the parts of a step to the loss and the numbers to log."""
+    # The first level carries most of the waveform, the last mostly noise.
+    level_weights = 1.0 / torch.arange(1, model.n_levels + 1)
+    level_weights = level_weights / level_weights.sum()
+
+    def losses(parts: list[Part], step: int) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng([seed, step, 2])
+        total, numbers = torch.zeros(()), {}
+        for name, part in zip(("many", "few"), parts, strict=False):
+            codes = codes_of(tokenizer, part)
+            mask = mixed_mask(part.valid, stage.mask, rng)
+            hidden = torch.from_numpy(mask)
+            forget_gain = rng.random(len(mask)) < stage.unknown_gain_probability
+            amplitudes = window_amplitudes(part, mask, forget_gain)
+            valid, lead_ids = torch.from_numpy(part.valid), torch.from_numpy(part.lead_ids)
+            last = model(codes, valid, hidden, lead_ids, *amplitudes)[-1]
+            logits = model.guess(last[hidden]).float()  # (hidden tokens, K, V)
+            loss = F.cross_entropy(logits.transpose(1, 2), codes[hidden], reduction="none").mean(dim=0)  # (K,)
+            total = total + (loss * level_weights).sum()
+            right = (logits.argmax(dim=-1) == codes[hidden]).float().mean(dim=0)
+            numbers |= {f"loss_{name}": (loss * level_weights).sum().item()}
+            numbers |= {f"accuracy_{name}_level{k + 1}": right[k].item() for k in range(model.n_levels)}
+        return total / len(parts), numbers
+
+    return losses
+
+
+@torch.no_grad()
+def codes_of(tokenizer: Tokenizer, part: Part) -> Tensor:
+    """Tokenise the noisy signal of a part, block by block: codes (B, L, P, K)."""
+    n_items, n_block = len(part.noisy), tokenizer.config.block_fragments
+
+    def in_blocks(x: np.ndarray) -> Tensor:  # (B, L, P, ...) -> (B * blocks, L, P of a block, ...)
+        return torch.from_numpy(np.concatenate([to_blocks(item, n_block, 0) for item in x]))
+
+    n_blocks = part.valid.shape[2] // n_block
+    lead_ids = torch.from_numpy(np.repeat(part.lead_ids, n_blocks, axis=0))
+    codes = tokenizer.codes(in_blocks(part.noisy), in_blocks(part.valid), lead_ids).numpy()
+    windows = codes.reshape(n_items, n_blocks, *codes.shape[1:])
+    return torch.from_numpy(np.stack([to_timeline(w, part.valid.shape[2]) for w in windows]))
+
+
+def window_amplitudes(part: Part, mask: np.ndarray, forget_gain: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Return log RMS (B, L), and whether it may be known: not if the gain is unknown or the whole lead is hidden."""
+    in_blocks = part.valid.reshape(*part.valid.shape[:2], part.scale_mv.shape[1], -1).any(axis=-1)  # (B, L, n_blocks)
+    log_scale = np.log(part.scale_mv).transpose(0, 2, 1)
+    mean = (log_scale * in_blocks).sum(axis=-1) / np.maximum(in_blocks.sum(axis=-1), 1)
+    visible = (part.valid & ~mask).any(axis=-1)
+    known = visible & (part.gain_known & ~forget_gain)[:, None]
+    return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(known)
