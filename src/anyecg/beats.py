@@ -171,9 +171,10 @@ def _vote(voters: list[_Voter], fs: float) -> np.ndarray:
         return times
     n_recorded = np.sum([voter.recorded for voter in voters], axis=0)
     kept = []
+    reach = round(SAME_BEAT_S * fs)
     start = 0
     while start < len(times):
-        stop = int(np.searchsorted(times, times[start] + SAME_BEAT_S * fs, side="right"))
+        stop = int(np.searchsorted(times, times[start] + reach, side="right"))
         voted = set(owner[start:stop].tolist())
         peak = int(times[start:stop][owner[start:stop] == min(voted)][0])  # the time of the best lead that has it
         if n_recorded[peak] >= MOST_VOTERS:

@@ -1,8 +1,8 @@
 """A checkpoint is a folder: config.json, model.safetensors, three ONNX graphs, anomaly.npz, card.md. Never a pickle.
 
-The weights lie in ``model.safetensors`` alone, as float16; the ONNX graphs point into it (ONNX external data) and widen them
-when they are loaded. This module finds folders, reads configs and checks hashes. It is the only one that reads environment
-variables.
+The weights lie in ``model.safetensors`` alone, as float16; the ONNX graphs point into it (ONNX external data) and
+widen them when they are loaded. This module finds folders, reads configs and checks hashes. It is the only one that
+reads environment variables.
 """
 
 import hashlib

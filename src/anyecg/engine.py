@@ -75,7 +75,7 @@ class Model:
     def __repr__(self) -> str:
         return f"<anyecg.Model {self.checkpoint.name} {self.checkpoint.config['version']}>"
 
-    # -- the data's way ----------------------------------------------------------------------------------------------------
+    # -- the data's way --------------------------------------------------------------------------------------
 
     def prepare(self, record: Record) -> Record:
         """Return the record at the model's rate and band."""
@@ -96,7 +96,7 @@ class Model:
         fragments = to_fragments(prepared, grid)
         if not fragments.valid.any():
             raise SignalError(
-                f"{record.id}: no {grid.fragment_s:g} s stretch is recorded, expected at least one. Check the source file."
+                f"{record.id}: no {grid.fragment_s:g} s stretch is recorded, expected at least one. Check the source."
             )
         lead_ids = self._lead_ids(prepared.leads, len(fragments.valid))
         codes = self._in_batches(
@@ -118,7 +118,7 @@ class Model:
         )
 
     def decode(self, tokens: Tokens) -> Record:
-        """Return the waveform the codes stand for: a Record in mV at the model's rate; NaN where nothing was recorded."""
+        """Return the waveform the codes stand for, in mV at the model's rate; NaN where nothing was recorded."""
         grid = tokens.grid
         codes = to_blocks(np.maximum(tokens.codes, 0).astype(np.int64), grid.block_fragments, 0)
         valid = to_blocks(tokens.valid, grid.block_fragments, False)
@@ -154,13 +154,14 @@ class Model:
             surprise = np.where(mask & tokens.valid, nll.mean(axis=-1) / np.log(2), surprise)
         return surprise.astype(np.float32)
 
-    # -- windows and graphs ------------------------------------------------------------------------------------------------
+    # -- windows and graphs ----------------------------------------------------------------------------------
 
     def _encode(self, tokens: Tokens, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Run the encoder over a whole record: embeddings (L, n_fragments, D) and nll (L, n_fragments, K)."""
         n_leads, n_fragments = tokens.valid.shape
         n_window = self._window_fragments(n_leads)
-        # Windows lie on the record's clock. The last is moved back so that it is as long as the others; only its end is used.
+        # Windows lie on the record's clock. The last is moved back so that it is as long as the others; only its
+        # end is used.
         starts = list(range(0, n_fragments, n_window))
         starts[-1] = max(0, n_fragments - n_window)
         size = min(n_window, n_fragments)
@@ -233,7 +234,7 @@ class Model:
         path = str(self.checkpoint.folder / name)
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    # -- what else the checkpoint holds ------------------------------------------------------------------------------------
+    # -- what else the checkpoint holds ----------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
         """Return name, version, sha256 and training data."""

@@ -3,8 +3,8 @@
 Conventions
 -----------
 - Waveforms are compared where both are finite, each lead by itself, after nothing: no shift, no scale, no detrending.
-- ``prd`` is the percentage root-mean-square difference normalised by the reference's power *about its mean* (PRD1), since the
-  pass-band has removed the baseline.
+- ``prd`` is the percentage root-mean-square difference normalised by the reference's power *about its mean* (PRD1),
+  since the pass-band has removed the baseline.
 - ``auroc`` is the probability that a positive scores higher than a negative, ties counting one half.
 - Intervals are 95 % percentile bootstrap intervals that resample *patients*, not records.
 """
@@ -42,7 +42,7 @@ def snr_db(reference: np.ndarray, estimate: np.ndarray) -> float:
 
 
 def match_events(reference_s: np.ndarray, found_s: np.ndarray, tolerance_s: float) -> np.ndarray:
-    """Return the pairs (reference index, found index), shape (n, 2), each event used once, nearest first in time order."""
+    """Return the pairs (reference index, found index), shape (n, 2): in time order, each event used once."""
     pairs, j = [], 0
     for i, time_s in enumerate(reference_s):
         while j < len(found_s) and found_s[j] < time_s - tolerance_s:

@@ -148,7 +148,7 @@ class Result:
             },
             "rhythm": {
                 "hr_bpm": _rounded(self.rhythm.hr_bpm, 1),
-                "n_beats": int(len(self.rhythm.r_peaks_s)),
+                "n_beats": len(self.rhythm.r_peaks_s),
                 "rr_ms": {
                     "mean": _rounded(self.rhythm.rr_mean_ms, 1),
                     "sdnn": _rounded(self.rhythm.sdnn_ms, 1),

@@ -67,8 +67,8 @@ def prepare(record: Record, to: Preparation | None = None, mains_hz: float | str
     Notes
     -----
     Departs from AnyECG (arXiv 2411.17711, data preparation): gaps and absent leads stay NaN instead of zeros; the mains
-    frequency is found, not assumed to be 50 Hz; 0.5 Hz zero-phase high-pass instead of 0.1 Hz; no wavelet denoising, since
-    the tokenizer is trained to decode the clean signal from a noisy one.
+    frequency is found, not assumed to be 50 Hz; 0.5 Hz zero-phase high-pass instead of 0.1 Hz; no wavelet denoising,
+    since the tokenizer is trained to decode the clean signal from a noisy one.
     """
     to = to or Preparation()
     if record.duration_s < SHORTEST_S:
@@ -171,8 +171,7 @@ def band_pass(signal: np.ndarray, to: Preparation) -> np.ndarray:
     # Even reflection: an odd one would double a wandering end into a ramp of twice the height.
     centred = signal - np.median(signal, axis=1, keepdims=True)
     half = len(taps) // 2
-    mode = "reflect" if centred.shape[1] > 1 else "edge"
-    extended = np.pad(centred, ((0, 0), (half, half)), mode=mode)
+    extended = np.pad(centred, ((0, 0), (half, half)), mode="reflect")
     return oaconvolve(extended, taps[None, :], mode="valid", axes=1)
 
 

@@ -78,5 +78,5 @@ class Encoder(nn.Module):
         return layers
 
     def guess(self, x: Tensor) -> Tensor:
-        """Last layer (..., D) -> logits (..., K, V). Called on hidden tokens only in training: it is a large product."""
+        """Turn the last layer (..., D) into logits (..., K, V). In training only on hidden tokens: it costs much."""
         return self.to_logits(x).unflatten(-1, (self.n_levels, self.codebook_size))

@@ -1,8 +1,8 @@
 """Trained networks -> a checkpoint folder: float16 safetensors, and ONNX graphs that point into them.
 
-Every weight is stored once. The graphs' initializers are ONNX *external data* whose location is ``model.safetensors`` and whose
-offset is where that file keeps the tensor; a Cast widens each to float32 when a runtime loads the graph. The released model *is*
-the rounded one: the torch networks are rounded in the same way before anything is measured.
+Every weight is stored once. The graphs' initializers are ONNX *external data* whose location is ``model.safetensors``
+and whose offset is where that file keeps the tensor; a Cast widens each to float32 when a runtime loads the graph.
+The released model *is* the rounded one: the torch networks are rounded in the same way before anything is measured.
 """
 
 import json
@@ -50,7 +50,7 @@ class TokenizerDecoderGraph(nn.Module):
 
 
 class EncoderGraph(nn.Module):
-    """A window's codes -> the embedding of the chosen layer (B, L, P, D), and -log p of each code in nats (B, L, P, K)."""
+    """A window's codes -> the chosen layer's embeddings (B, L, P, D), and -log p of each code, nats (B, L, P, K)."""
 
     def __init__(self, encoder: Encoder, layer: int) -> None:
         super().__init__()
@@ -75,9 +75,10 @@ def write_checkpoint(
     embedding_layer: int,
     facts: dict[str, Any],
 ) -> Path:
-    """Write config, weights and graphs. ``facts`` are the config's free entries: name, version, licence, trained_on, ...
+    """Write config, weights and graphs.
 
-    The networks are rounded to float16 in place: what is measured afterwards is what ships.
+    ``facts`` are the config's free entries: name, version, licence, trained_on and the like. The networks are rounded
+    to float16 in place: what is measured afterwards is what ships.
     """
     folder.mkdir(parents=True, exist_ok=True)
     round_to_half(tokenizer)

@@ -1,11 +1,12 @@
 """Cosine vector quantizer with residual levels: an embedding -> one code a level.
 
-Sources: VQ-VAE with EMA codebooks (arXiv 1711.00937, appendix A.1); cosine codes, k-means start and revival of dead codes as
-in LaBraM and vector-quantize-pytorch; residual levels as in SoundStream (arXiv 2107.03312).
+Sources: VQ-VAE with EMA codebooks (arXiv 1711.00937, appendix A.1); cosine codes, k-means start and revival of dead
+codes as in LaBraM and vector-quantize-pytorch; residual levels as in SoundStream (arXiv 2107.03312).
 
 Departures, all ours:
-- A code is *chosen* by direction (cosine, as in the paper) but *stands for* the mean of the vectors it was chosen for. At
-  level 1 these have length 1; at the residual levels the mean carries their length, which a unit vector could not.
+- A code is *chosen* by direction (cosine, as in the paper) but *stands for* the mean of the vectors it was chosen
+  for. At level 1 these have length 1; at the residual levels the mean carries their length, which a unit vector could
+  not.
 - The codebook moves by EMA only; ``codebook_gradient=True`` gives the paper's explicit form, in which the codebook loss
   ||sg(z) - c||^2 trains it.
 
@@ -78,7 +79,7 @@ class ResidualCosineQuantizer(nn.Module):
         return (vectors @ directions.T).argmax(dim=-1)
 
     def encode(self, z: Tensor) -> Tensor:
-        """Unit vectors (N, C) -> codes (N, K)."""
+        """Turn unit vectors (N, C) into codes (N, K)."""
         residual, codes = z, []
         for level in range(self.n_levels):
             code = self.nearest(residual, level)
@@ -87,7 +88,7 @@ class ResidualCosineQuantizer(nn.Module):
         return torch.stack(codes, dim=-1)
 
     def lookup(self, codes: Tensor) -> Tensor:
-        """Codes (..., K) -> the sum of their vectors (..., C)."""
+        """Return the sum of the codes' vectors: (..., K) -> (..., C)."""
         return torch.stack([self.codebooks[level][codes[..., level]] for level in range(self.n_levels)]).sum(dim=0)
 
     def forward(self, z: Tensor) -> Quantized:

@@ -17,8 +17,8 @@ TRAINED_LEADS = (UNKNOWN_LEAD, *STANDARD_LEADS, "MLII")
 class TokenizerConfig(BaseModel):
     """Sizes of the ECG tokenizer.
 
-    ``fs_hz * fragment_s`` must be whole: the samples of a fragment. A block of ``block_fragments`` fragments is what the
-    tokenizer sees at once.
+    ``fs_hz * fragment_s`` must be whole: the samples of a fragment. A block of ``block_fragments`` fragments is what
+    the tokenizer sees at once.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

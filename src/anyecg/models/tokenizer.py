@@ -1,6 +1,7 @@
 """The ECG tokenizer: fragments -> rhythm codes -> three views of what the codes still know.
 
-Method: AnyECG (arXiv 2411.17711), ECG tokenizer with multi-view decoder; layer shapes of its kin LaBraM (arXiv 2405.18765).
+Method: AnyECG (arXiv 2411.17711), ECG tokenizer with multi-view decoder; layer shapes of its kin LaBraM (arXiv
+2405.18765).
 
 Departures, all ours:
 - the embedding of a fragment is convolution *plus* a linear view of the samples, plus the log of its amplitude;
@@ -8,7 +9,8 @@ Departures, all ours:
 - losses are means, not sums; demography is read from the record, with unknown attributes masked;
 - wavelet bands above the source's own Nyquist rate carry no loss.
 
-Shapes: B blocks, L leads, P fragments, S samples of a fragment, D width, C code dimensions, K levels, W wavelet coefficients.
+Shapes: B blocks, L leads, P fragments, S samples of a fragment, D width, C code dimensions, K levels, W wavelet
+coefficients.
 """
 
 from typing import NamedTuple
@@ -56,8 +58,8 @@ class Views(NamedTuple):
     """What the decoder makes of the codes.
 
     ``samples`` (B, L, P, S) in units of the block's scale; ``wavelet`` (B, L, P, W) normalised coefficients;
-    ``age`` (B,) in units of 20 years around 60; ``weight`` (B,) in units of 15 kg around 75; ``sex`` (B, 2) logits (female,
-    male).
+    ``age`` (B,) in units of 20 years around 60; ``weight`` (B,) in units of 15 kg around 75; ``sex`` (B, 2) logits
+    (female, male).
     """
 
     samples: Tensor
@@ -143,7 +145,7 @@ class Tokenizer(nn.Module):
         return Views(self.morphology(x), self.frequency(x), age[:, 0], weight[:, 0], sex), quantized
 
     def wavelet_view(self, samples: Tensor) -> Tensor:
-        """Samples (B, L, P, S) -> their normalised wavelet coefficients (B, L, P, W): the frequency view's target."""
+        """Return the frequency view's target: samples (B, L, P, S) -> normalised wavelet coefficients (B, L, P, W)."""
         return samples @ self.wavelet_matrix / self.wavelet_std
 
 

@@ -19,7 +19,7 @@ h1{font-size:24px;margin:0;overflow-wrap:anywhere}
 h2{font-size:17px;margin:22px 0 6px;color:var(--accent)}
 h3{font-size:14px;margin:12px 0 4px}
 p{margin:4px 0 8px;max-width:95ch}
-.facts{color:var(--soft);margin:2px 0}
+.facts{color:var(--soft);margin:2px 0;max-width:none}
 .disclaimer{font-weight:600;color:#7a0b0b;background:#fdecec;border:1px solid #e9b5b5;padding:5px 10px;margin:8px 0;
  max-width:none}
 .warnings{background:#fff7df;border:1px solid #e6c866;padding:6px 12px;margin:10px 0}
@@ -49,15 +49,17 @@ footer{margin-top:18px;border-top:1px solid var(--line);padding-top:8px;color:va
  .pair,.guide{display:block;columns:1}}
 @page{size:A4 landscape;margin:10mm}
 @media print{
- body{padding:0;max-width:none;font-size:11px;-webkit-print-color-adjust:exact;print-color-adjust:exact}
- h1{font-size:18px}h2{font-size:14px;margin-top:8px;break-after:avoid}
+ body{padding:0;max-width:none;font-size:10.5px;line-height:1.3;-webkit-print-color-adjust:exact;print-color-adjust:exact}
+ h1{font-size:16px}h2{font-size:13px;margin:4px 0 2px;break-after:avoid}h3{font-size:11px;margin:6px 0 2px}
  header{padding-bottom:2px}header .facts{font-size:10px}
- .warnings{padding:2px 8px;margin:4px 0;font-size:10px}.warnings ul,.warnings li{display:inline;padding:0}
+ .warnings{padding:2px 8px;margin:4px 0;font-size:10px}.warnings ul,.warnings li{display:inline;padding:0 0 0 6px}
  .warnings li+li::before{content:" · "}
- main>.facts{font-size:10px;margin:2px 0}.disclaimer{padding:2px 8px;margin:4px 0}
- dl.summary{margin-top:5px}dl.summary div{padding:2px 8px}dd{font-size:14px}dd small,dt{font-size:9.5px}
+ main>.facts{font-size:10px;margin:2px 0}.disclaimer{padding:1px 8px;margin:3px 0}
+ figcaption,p{max-width:none}figcaption{font-size:10px}
+ dl.summary{margin-top:4px}dl.summary div{padding:1px 8px}dd{font-size:13px}dd small,dt{font-size:9px}
  figure,tr,.warnings,.keep{break-inside:avoid}
  figure{margin:3px 0}.scroll{overflow:visible}
+ footer{margin-top:6px;padding-top:3px;font-size:9px}th,td{font-size:10.5px}
  .newpage{break-before:page}
 }
 """
@@ -65,6 +67,7 @@ footer{margin-top:18px;border-top:1px solid var(--line);padding-top:8px;color:va
 
 def render(result: Result) -> str:
     """Return the whole page."""
+    r = strips.correlations(result)
     title = escape(f"ECG report: {result.record.id}")
     parts = [
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
@@ -78,10 +81,10 @@ def render(result: Result) -> str:
         _summary(result),
         _warnings(result),
         _paper(result),
-        _codes(result),
+        _codes(result, r),
         _surprise(result),
         '<div class="pair keep">',
-        _quality(result),
+        _quality(result, r),
         _anomaly(result),
         "</div>",
         _guide(result),
@@ -98,7 +101,7 @@ def _header(result: Result) -> str:
     facts = [
         when,
         patient(result) or "age and sex not in the file",
-        f"{clock(record.duration_s)} ({record.duration_s:.4g} s)",
+        f"{clock(record.duration_s)} ({record.duration_s:.1f} s)",
         f"{record.n_leads} {'lead' if record.n_leads == 1 else 'leads'}",
         f"{record.format}, {record.fs:g} Hz",
         f"model {model_words(result)}",
@@ -173,9 +176,10 @@ def _filter_words(result: Result) -> str:
     return f"filtered {low:g} to {high:g} Hz, zero-phase; mains hum removed where found; {result.prepared.fs:g} Hz"
 
 
-def _codes(result: Result) -> str:
+def _codes(result: Result, r: dict[str, float | None]) -> str:
     figures = "".join(
-        f'<figure class="codes-figure"><div class="scroll">{svg}</div></figure>' for svg in strips.code_figures(result)
+        f'<figure class="codes-figure"><div class="scroll">{svg}</div></figure>'
+        for svg in strips.code_figures(result, r)
     )
     grid = result.tokens.grid
     measured = f'<span class="key" style="color:{strips.MEASURED}"></span>measured'
@@ -196,8 +200,7 @@ def _surprise(result: Result) -> str:
     )
 
 
-def _quality(result: Result) -> str:
-    r = strips.correlations(result)
+def _quality(result: Result, r: dict[str, float | None]) -> str:
     rows = []
     for name in ordered_leads(result):
         quality = result.quality.leads.get(name, LeadQuality(0.0, ("not assessed",)))

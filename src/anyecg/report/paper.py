@@ -125,9 +125,10 @@ def _name(result: Result, row: Row, cell: Cell, baseline: float) -> str:
         words, colour = f"{cell.lead} (derived)", DERIVED
     extra, top = ' class="lead" font-weight="600"', baseline - row.up_mm - 0.8
     if row.note:
+        note_mm = min(2.5, (MARGIN_MM - 1.0) / (0.55 * len(row.note)))
         room_mm = MARGIN_MM - 10.0  # left of the calibration pulse; a letter is about 0.62 of its height wide
         size = min(3.4, room_mm / (0.62 * max(len(words), 1)))
-        return text(0.8, baseline + 1.0, words, size, colour, extra) + text(0.8, top, row.note, 2.5, MUTED)
+        return text(0.8, baseline + 1.0, words, size, colour, extra) + text(0.8, top, row.note, note_mm, MUTED)
     if row.beats:
         size = min(3.4, (MARGIN_MM - 1.0) / (0.62 * max(len(words), 1)))
         return text(0.8, top, words, size, colour, extra)

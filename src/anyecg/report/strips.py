@@ -58,17 +58,19 @@ def correlations(result: Result) -> dict[str, float | None]:
     """Return Pearson's r between the measured and the decoded signal of each lead; None where it is undefined."""
     found: dict[str, float | None] = {}
     for row, name in enumerate(result.prepared.leads):
-        measured = result.prepared.signal[row].astype(np.float64)
-        decoded = result.decoded.signal[row].astype(np.float64)
-        both = np.isfinite(measured) & np.isfinite(decoded)
-        x, y = measured[both], decoded[both]
-        x, y = x - x.mean() if len(x) else x, y - y.mean() if len(y) else y
-        size = float(np.sqrt(np.square(x).sum() * np.square(y).sum()))
-        found[name] = float((x * y).sum() / size) if size > 0 else None
+        count, sums, products = 0, np.zeros(2), np.zeros((2, 2))
+        for start in range(0, result.prepared.n_samples, 1_000_000):  # bounds the memory a day takes
+            part = slice(start, start + 1_000_000)
+            pair = np.stack([result.prepared.signal[row, part], result.decoded.signal[row, part]])
+            pair = pair[:, np.isfinite(pair).all(axis=0)].astype(np.float64)
+            count, sums, products = count + pair.shape[1], sums + pair.sum(axis=1), products + pair @ pair.T
+        covariance = products - np.outer(sums, sums) / max(count, 1)
+        size = float(np.sqrt(max(covariance[0, 0], 0.0) * max(covariance[1, 1], 0.0)))
+        found[name] = float(covariance[0, 1] / size) if size > 1e-12 else None
     return found
 
 
-def code_figures(result: Result) -> list[str]:
+def code_figures(result: Result, r: dict[str, float | None]) -> list[str]:
     """Return figures of trace, decoded trace, codes and surprise, on one time axis: 10 s and up to six leads each."""
     duration_s = result.prepared.duration_s
     starts = [0.0]
@@ -77,7 +79,6 @@ def code_figures(result: Result) -> list[str]:
         starts += outstanding_starts(result, others, skip_s=STRIP_S)
     order = display_order(result.prepared.leads)
     groups = [order[i : i + LEADS_A_FIGURE] for i in range(0, len(order), LEADS_A_FIGURE)]
-    r = correlations(result)
     return [
         _code_figure(result, group, start, r, f"codes-{i}-{k}")
         for i, start in enumerate(starts)
@@ -117,6 +118,11 @@ def _time_axis(start_s: float, stop_s: float) -> str:
     return "".join(ticks)
 
 
+def _name_mm(name: str, largest_mm: float) -> float:
+    """Return the height of letters with which a lead's name fits into the gutter."""
+    return min(largest_mm, (GUTTER_MM - 2.0) / (0.65 * max(len(name), 1)))
+
+
 def _outstanding(result: Result, name: str, start_s: float, stop_s: float, y: float) -> str:
     """Shade the anomalous segments behind a trace."""
     shaded = []
@@ -133,7 +139,7 @@ def _gutter(name: str, r: float | None, y: float, restored: bool) -> str:
     colour = RESTORED if restored else INK
     agreement = "r = n/a" if r is None else f"r = {r:.3f}"
     return (
-        text(1.0, y + 5.0, name, 3.6, colour, ' font-weight="600"')
+        text(1.0, y + 5.0, name, _name_mm(name, 3.6), colour, ' font-weight="600"')
         + text(1.0, y + 9.0, "restored" if restored else agreement, 2.5, MUTED)
         + text(1.0, y + TRACE_MM + CODES_MM - 1.1, "codes", 2.2, MUTED)
         + text(1.0, y + TRACE_MM + CODES_MM + SURPRISE_MM - 0.4, "surprise", 2.2, MUTED)
@@ -242,7 +248,8 @@ def surprise_map(result: Result) -> str:
     body += [f'<path d="{"".join(cells)}" fill="{colour}"/>' for colour, cells in by_colour.items()]
     body.append("</svg>")
     for line, row in enumerate(order):
-        body.append(text(1.0, y + (line + 0.75) * height, result.prepared.leads[row], min(3.0, height * 0.75), INK))
+        name = result.prepared.leads[row]
+        body.append(text(1.0, y + (line + 0.75) * height, name, _name_mm(name, min(3.0, height * 0.75)), INK))
     y += height * len(order)
     body.append(_long_axis(duration_s, y))
     body.append(_legend(scale, y + 7.0, f"url(#{key}-none)"))

@@ -1,14 +1,16 @@
 """First anomaly score: how far a record's embeddings lie from those of normal training records.
 
-Each lead's mean embedding is compared with the mean of that lead in normal records, by Mahalanobis distance (one covariance
-shared by all leads, Ledoit-Wolf shrunk: arXiv cond-mat/0306519); the record's score is the mean over its leads. Its percentile is
-among normal validation records *seen through the same leads*, so that a 3-lead recording is not called odd for lacking nine.
+Each lead's mean embedding is compared with the mean of that lead in normal records, by Mahalanobis distance (one
+covariance shared by all leads, Ledoit-Wolf shrunk: arXiv cond-mat/0306519); the record's score is the mean over its
+leads. Its percentile is among normal validation records *seen through the same leads*, so that a 3-lead recording is
+not called odd for lacking nine.
 
 Two references are kept, since context changes embeddings: ``many`` (3 leads and more) and ``few`` (1 or 2).
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -72,13 +74,13 @@ def load_reference(folder: Path, n_leads: int) -> NormalReference:
 
 def save_references(folder: Path, references: dict[str, NormalReference]) -> Path:
     """Write the references of both contexts."""
-    arrays: dict[str, np.ndarray] = {"leads": np.array(next(iter(references.values())).leads)}
+    arrays: dict[str, Any] = {"leads": np.array(next(iter(references.values())).leads)}
     for context, reference in references.items():
         arrays[f"{context}_means"] = reference.means.astype(np.float32)
         arrays[f"{context}_whitening"] = reference.whitening.astype(np.float32)
         arrays[f"{context}_distances"] = reference.distances.astype(np.float32)
-        arrays[f"{context}_surprise_limit_bits"] = np.float64(reference.surprise_limit_bits)
-    np.savez_compressed(folder / FILE, **arrays)  # type: ignore[arg-type]
+        arrays[f"{context}_surprise_limit_bits"] = reference.surprise_limit_bits
+    np.savez_compressed(folder / FILE, **arrays)
     return folder / FILE
 
 

@@ -2,8 +2,8 @@
 
 A batch is a pure function of (seed, step): interrupted and resumed training sees what uninterrupted training sees.
 
-A step takes two *parts* so that little is padding: recordings of many leads (12) and of few (1 or 2). Within a part every
-item has its own subset of leads and its own length; what is absent is not valid.
+A step takes two *parts* so that little is padding: recordings of many leads (12) and of few (1 or 2). Within a part
+every item has its own subset of leads and its own length; what is absent is not valid.
 """
 
 import threading
@@ -21,9 +21,10 @@ from anyecg.training.datasets import Corpus, Entry
 class Part:
     """B windows, L leads, P fragments, S samples.
 
-    ``noisy`` and ``clean`` float32 (B, L, P, S), both in units of the noisy signal's block scale; ``recorded`` bool (B, L, P,
-    S); ``valid`` bool (B, L, P); ``lead_ids`` int64 (B, L); ``scale_mv`` float32 (B, n_blocks, L); ``gain_known`` bool (B,);
-    ``source_fs`` float32 (B,); ``age weight_kg sex`` float32 (B,), NaN = unknown, sex 0 female 1 male.
+    ``noisy`` and ``clean`` float32 (B, L, P, S), both in units of the noisy signal's block scale; ``recorded`` bool
+    (B, L, P, S); ``valid`` bool (B, L, P); ``lead_ids`` int64 (B, L); ``scale_mv`` float32 (B, n_blocks, L);
+    ``gain_known`` bool (B,); ``source_fs`` float32 (B,); ``age weight_kg sex`` float32 (B,), NaN = unknown, sex 0
+    female 1 male.
     """
 
     noisy: np.ndarray
@@ -79,7 +80,7 @@ class BatchMaker:
         clean = [e for e in corpus.entries if e.clean and e.n_samples >= grid.block_samples // 4]
         self.many = [e for e in clean if len(e.leads) > 2]
         self.few = [e for e in clean if len(e.leads) <= 2]
-        # A long recording counts as the square root of its blocks: half an hour is worth more than ten seconds, not 180 times.
+        # A long recording counts as the square root of its blocks: half an hour is not worth 180 times ten seconds.
         self.few_weights = self._weights(self.few)
         self.many_weights = self._weights(self.many)
 
@@ -120,7 +121,7 @@ class BatchMaker:
         room = entry.n_samples - n_samples
         if room > 0:
             start = int(rng.integers(room + 1))
-        else:  # a ten-second record has one block: shift the grid against it, at the price of an incomplete last fragment
+        else:  # a ten-second record has one block: shift the grid against it, at the price of a cut last fragment
             start = int(rng.integers(self.grid.fragment_samples)) if rng.random() < chance.shift_probability else 0
         window = self.corpus.signal(entry, start, start + n_samples)
         if rng.random() < chance.short_probability:
@@ -197,7 +198,7 @@ def prefetched(make: Callable[[int], list[Part]], first: int, last: int) -> Iter
                 if stop.is_set():
                     return
                 queue.put(make(step))
-        except BaseException as error:  # handed to the consumer, who raises it
+        except BaseException as error:  # noqa: BLE001  # handed to the consumer, who raises it
             queue.put(error)
 
     thread = threading.Thread(target=work, daemon=True)

@@ -1,10 +1,11 @@
-"""The public databases AnyECG learns from: where their files are, their traps, their splits; prepared once, then mapped.
+"""The public databases AnyECG learns from: their files, their traps, their splits; prepared once, then mapped.
 
-The only place that knows a data set by name. `prepare_databases` reads every record of the restored databases, prepares it
-exactly as inference does, and writes one flat float16 file and one JSON index a database; `Corpus` maps them.
+The only place that knows a data set by name. `prepare_databases` reads every record of the restored databases,
+prepares it exactly as inference does, and writes one flat float16 file and one JSON index a database; `Corpus` maps
+them.
 
-Splits come from one CSV file (``database,record,patient_id,split,strat_fold``), by patient. Nothing but records of split
-``train`` is ever trained on.
+Splits come from one CSV file (``database,record,patient_id,split,strat_fold``), by patient. Nothing but records of
+split ``train`` is ever trained on.
 """
 
 import ast
@@ -28,8 +29,8 @@ from anyecg.signals import Preparation, prepare
 class Entry:
     """One prepared record in a corpus.
 
-    ``offset`` counts float16 values in the flat file. ``clean`` False = too noisy to be a target of decoding. ``labels`` are
-    the database's own: superclasses for ptb-xl, one letter for cinc2017, acceptability for cinc2011.
+    ``offset`` counts float16 values in the flat file. ``clean`` False = too noisy to be a target of decoding.
+    ``labels`` are the database's own: superclasses for ptb-xl, one letter for cinc2017, acceptability for cinc2011.
     """
 
     database: str
@@ -202,8 +203,22 @@ READERS_OF: dict[str, Callable[[Path], Callable[[str], Raw]]] = {
 NOISE_SPLIT_AT = {"train": (0.0, 0.7), "val": (0.7, 0.85), "test": (0.85, 1.0)}
 """Which stretch of each noise recording a split may use."""
 
+CITATIONS = {
+    "ptb-xl": "PTB-XL 1.0.3, Wagner 2020, doi:10.1038/s41597-020-0495-6, CC BY 4.0",
+    "cinc2021": "PhysioNet/CinC Challenge 2021, Reyna 2021, doi:10.23919/CinC53138.2021.9662687, CC BY 4.0",
+    "code-15": "CODE-15%, Ribeiro 2021, doi:10.5281/zenodo.4916206, CC BY 4.0",
+    "ludb": "Lobachevsky University Database, Kalyakulina 2020, doi:10.1109/ACCESS.2020.3029211, ODC-By 1.0",
+    "cinc2011": "PhysioNet/CinC Challenge 2011, Silva 2011, Computing in Cardiology 38:273-276, ODC-By 1.0",
+    "cinc2017": "PhysioNet/CinC Challenge 2017, Clifford 2017, doi:10.22489/CinC.2017.065-469, ODC-By 1.0",
+    "ecgiddb": "ECG-ID Database, Lugovaya 2005, doi:10.13026/C2J01F, ODC-By 1.0",
+    "mitdb": "MIT-BIH Arrhythmia Database, Moody 2001, doi:10.1109/51.932724, ODC-By 1.0",
+    "afpdb": "PAF Prediction Challenge Database, Moody 2001, Computing in Cardiology 28:113-116, ODC-By 1.0",
+}
+NOISE_CITATION = "MIT-BIH Noise Stress Test Database, Moody 1984, doi:10.13026/C2HS3T, ODC-By 1.0 (noise mixed in)"
+
 PTB_XL_SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
-SUPERCLASS_DATABASE = "ptb-xl"
+SUPERCLASS_DATABASE, NORMAL = "ptb-xl", ["NORM"]
+SINGLE_LEAD_DATABASE, SINGLE_LEAD_NORMAL = "cinc2017", ["N"]
 
 
 def read_splits(path: Path) -> dict[str, dict[str, tuple[str, str]]]:

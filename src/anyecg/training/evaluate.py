@@ -1,7 +1,7 @@
 """Measure a checkpoint on test patients: how much its codes keep, and what its encoder has learned.
 
-Everything here runs on split ``test``; splits ``train`` and ``val`` only fit and choose probes. The tokenizer is measured
-through the shipped graphs, as users get it.
+Everything here runs on split ``test``; splits ``train`` and ``val`` only fit and choose probes. The tokenizer is
+measured through the shipped graphs, as users get it.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,6 @@ from anyecg.metrics import macro_auroc, match_events, patient_bootstrap, pearson
 from anyecg.models.encoder import Encoder
 from anyecg.models.export import load_networks
 from anyecg.record import Record
-
 from anyecg.training.datasets import PTB_XL_SUPERCLASSES, SUPERCLASS_DATABASE, Corpus, Entry, prepare_databases
 from anyecg.training.masks import mixed_mask
 from anyecg.training.probe import (
@@ -76,7 +75,7 @@ def evaluate(
     return stages[what](model, folder, progress)
 
 
-# -- tokenizer -----------------------------------------------------------------------------------------------------------------
+# -- tokenizer -----------------------------------------------------------------------------------------------
 
 
 def evaluate_tokenizer(model: Model, folder: Path, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -172,9 +171,9 @@ def beat_errors(record: Record, decoded: Record) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of ndarray
-        Per beat: ``r_peak_error_ms``, ``qrs_amplitude_error_percent`` (peak to peak within 60 ms of R), ``st_level_error_mv``
-        (80 ms after R + 40 ms, against the level 80 ms before R), all absolute, in the lead the beats were found in; per
-        record: ``heart_rate_error_bpm``.
+        Per beat: ``r_peak_error_ms``, ``qrs_amplitude_error_percent`` (peak to peak within 60 ms of R),
+        ``st_level_error_mv`` (80 ms after R + 40 ms, against the level 80 ms before R), all absolute, in the lead the
+        beats were found in; per record: ``heart_rate_error_bpm``.
     """
     measured, found = find_beats(record), find_beats(decoded)
     pairs = match_events(measured.r_peaks_s, found.r_peaks_s, tolerance_s=0.15)
@@ -203,8 +202,8 @@ def beat_errors(record: Record, decoded: Record) -> dict[str, np.ndarray]:
 def wavelet_coded(x: np.ndarray, bits_per_second: float, fs: float) -> np.ndarray:
     """Code a waveform with the largest db6 wavelet coefficients that a bit budget pays for: the classical baseline.
 
-    A coefficient costs 8 bits for its value and log2(n / k) + log2(e) for its place among n (the entropy of a sparse set of k),
-    an idealisation in the baseline's favour.
+    A coefficient costs 8 bits for its value and log2(n / k) + log2(e) for its place among n (the entropy of a sparse
+    set of k), an idealisation in the baseline's favour.
     """
     import pywt
 
@@ -222,7 +221,7 @@ def wavelet_coded(x: np.ndarray, bits_per_second: float, fs: float) -> np.ndarra
     return np.where(np.isfinite(x), pywt.waverec(back, "db6", mode="periodization")[: len(x)], np.nan)
 
 
-# -- pre-training --------------------------------------------------------------------------------------------------------------
+# -- pre-training --------------------------------------------------------------------------------------------
 
 
 def evaluate_pretraining(model: Model, folder: Path, progress: Callable[[str], None]) -> dict[str, Any]:

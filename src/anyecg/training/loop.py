@@ -1,7 +1,7 @@
 """The training loop both stages share: schedule, log, checkpoint, exact resume.
 
-A step depends on nothing but the state and its number: batches are drawn from (seed, step), and torch's generator is seeded
-from them too. So an interrupted run that is started again ends with the very weights of an uninterrupted one.
+A step depends on nothing but the state and its number: batches are drawn from (seed, step), and torch's generator is
+seeded from them too. So an interrupted run that is started again ends with the very weights of an uninterrupted one.
 """
 
 import json
@@ -140,7 +140,7 @@ class RunLog:
         self.sums: dict[str, list[float]] = {}
         self.first, self.last = first, last
         self.started = time.monotonic()
-        self.file = open(folder / "log.jsonl", "a")  # noqa: SIM115 closed by close()
+        self.file = open(folder / "log.jsonl", "a")
         from torch.utils.tensorboard import SummaryWriter
 
         self.board = SummaryWriter(str(folder / "tensorboard"))

@@ -79,7 +79,8 @@ def pretraining_losses(
 
     def losses(parts: list[Part], step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([seed, step, 2])
-        total, numbers = torch.zeros(()), {}
+        total = torch.zeros(())
+        numbers: dict[str, float] = {}
         for name, part in zip(("many", "few"), parts, strict=False):
             codes = codes_of(tokenizer, part)
             mask = mixed_mask(part.valid, stage.mask, rng)

@@ -1,4 +1,4 @@
-"""Linear probes: what a frozen representation makes easy. Features are each lead's mean over time, leads side by side."""
+"""Linear probes: what a frozen representation makes easy. Features: each lead's mean over time, leads side by side."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,8 +21,10 @@ STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 
 @dataclass
 class Windows:
-    """12-lead windows of one block: codes int64 (N, 12, P, K), vectors float32 (N, 12, P, C), valid bool (N, 12, P),
-    log_scale float32 (N, 12), entries.
+    """12-lead windows of one block.
+
+    ``codes`` int64 (N, 12, P, K), ``vectors`` float32 (N, 12, P, C), ``valid`` bool (N, 12, P), ``log_scale`` float32
+    (N, 12), and the N ``entries``.
     """
 
     codes: Tensor

@@ -1,0 +1,101 @@
+"""The verbs of training. They need the extra ``train``; each imports it when it is called."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anyecg.cli.printing import only_json_on_stdout, print_json, say
+from anyecg.cli.program import AsJson, Force, app
+from anyecg.errors import MissingDependency
+
+Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML recipe, such as recipes/nano_cpu.toml.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe: tokenizer.steps=100 seed=1")
+]
+
+
+def _need_training() -> None:
+    try:
+        import torch  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingDependency(
+            "training: torch is not installed, expected the extra 'train'. pip install 'anyecg[train]'"
+        ) from error
+
+
+@app.command("train-tokenizer")
+def train_tokenizer(recipe: Recipe, overrides: Overrides = None) -> None:
+    """Train the tokenizer of a recipe: the first stage.
+
+    Started again after an interruption, it goes on where it stopped.
+    """
+    _need_training()
+    from anyecg.training.recipe import load_recipe
+    from anyecg.training.train_tokenizer import train_tokenizer
+
+    print(train_tokenizer(load_recipe(recipe, overrides or [])))
+
+
+@app.command()
+def pretrain(recipe: Recipe, overrides: Overrides = None) -> None:
+    """Pre-train the encoder of a recipe on its tokenizer's codes: the second stage.
+
+    Started again after an interruption, it goes on where it stopped.
+    """
+    _need_training()
+    from anyecg.training.pretrain import pretrain
+    from anyecg.training.recipe import load_recipe
+
+    print(pretrain(load_recipe(recipe, overrides or [])))
+
+
+@app.command()
+def export(
+    recipe: Recipe,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The checkpoint folder to write.")],
+    overrides: Overrides = None,
+    version: Annotated[str, typer.Option("--weights-version", help="Version of the weights.")] = "0",
+    force: Force = False,
+) -> None:
+    """Write the checkpoint of a trained recipe: weights, graphs, config, normal reference, card."""
+    _need_training()
+    from anyecg.errors import WriteError
+    from anyecg.training.recipe import load_recipe
+    from anyecg.training.release import export
+
+    if (folder / "config.json").exists() and not force:
+        raise WriteError(
+            f"{folder}: holds a checkpoint already, expected a new folder. Choose another or pass --force."
+        )
+    print(export(load_recipe(recipe, overrides or []), folder, version, say))
+
+
+@app.command()
+def evaluate(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="tokenizer or pretraining")],
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Name of a model, or a checkpoint folder.")
+    ] = "nano",
+    data: Annotated[Path, typer.Option("--data", help="Folder of the restored databases.")] = Path("data"),
+    splits: Annotated[
+        Path | None, typer.Option("--splits", help="CSV of splits; default: splits.csv in --data.")
+    ] = None,
+    as_json: AsJson = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Write the numbers into the checkpoint's card.")] = False,
+) -> None:
+    """Measure a checkpoint on test patients and print the tables of its card."""
+    _need_training()
+    from anyecg.checkpoint import open_checkpoint
+    from anyecg.training.card import keep as keep_in_card
+    from anyecg.training.card import tables
+    from anyecg.training.evaluate import evaluate
+
+    with only_json_on_stdout(as_json):
+        measured = evaluate(what, checkpoint, data, splits or data / "splits.csv", say)
+    if as_json:
+        print_json(measured)
+    else:
+        print(tables(what, measured))
+    if keep:
+        keep_in_card(open_checkpoint(checkpoint).folder, what, measured)
