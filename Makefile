@@ -8,7 +8,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check lint format wheel clean
+.PHONY: help demo test check lint format wheel bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 14
@@ -33,6 +33,9 @@ format: $(VENV)/.dev ## format the code
 wheel: $(VENV)/.dev ## build the wheel and the source archive into dist/
 	@$(RUN) -m build --outdir dist .
 
+bench: $(VENV)/.core $(VENV)-peers/.made ## time cold starts against peers; writes docs/benchmarks/
+	@$(RUN) benchmarks/speed/cold_start.py --peer $(VENV)-peers/bin/python
+
 clean: ## remove caches, builds and the demo's output; .venv stays
 	rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -46,6 +49,12 @@ $(VENV)/.made:
 $(VENV)/.core: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "installing anyecg and what inference needs (no torch)"
 	@$(PIP) -e .
+	@touch $@
+
+# Peers want other versions of the libraries than we do, so they live apart.
+$(VENV)-peers/.made: Makefile
+	@$(PYTHON) -m venv $(VENV)-peers
+	@$(VENV)-peers/bin/python -m pip install -qq --disable-pip-version-check neurokit2==0.2.13
 	@touch $@
 
 # torch first and alone: it is the largest download, and nothing else should decide its version.

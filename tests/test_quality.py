@@ -7,7 +7,7 @@ import pytest
 from anyecg.quality import DISABLING, assess
 from anyecg.record import Record
 from anyecg.result import LeadQuality, Quality
-from anyecg.signals import prepare
+from anyecg.signals import find_leads_off, prepare
 
 FS = 500.0
 SPLITS = Path(__file__).parents[2] / "shared" / "ecg" / "splits.csv"
@@ -139,8 +139,7 @@ def test_only_part_of_a_long_record_counts_in_proportion():
 
 
 def test_usable_needs_one_lead_without_a_disabling_problem():
-    off = np.full(5000, 80.0)
-    assert not judge_all(np.stack([off, off + 1e-3])).usable
+    assert not judge_all(np.stack([np.full(5000, 80.0), np.zeros(5000)])).usable
     assert {"flat", "lead off", "too short"} == DISABLING
 
 
@@ -159,6 +158,8 @@ def test_cinc2011_validation_records_are_told_apart(database):
     for name in names:
         source = wfdb.rdrecord(str(folder / name))
         record = Record(source.p_signal.T, source.fs, tuple(source.sig_name))
+        if find_leads_off(record).all():
+            continue  # prepare refuses it
         quality = assess(record, prepare(record))
         labels.append(name.split("/")[-1] not in unacceptable)
         scores.append(np.mean([np.log(0.05 + lead.score) for lead in quality.leads.values()]))

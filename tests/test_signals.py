@@ -175,3 +175,44 @@ def test_bridge_gaps_draws_straight_lines():
 def test_odd_extension_reflects_through_the_end_points():
     np.testing.assert_array_equal(odd_extension(np.array([[1.0, 2.0, 4.0]]), 2), [[-2, 0, 1, 2, 4, 6, 7]])
     np.testing.assert_array_equal(odd_extension(np.array([[5.0]]), 2), [[5, 5, 5, 5, 5]])
+
+
+@pytest.mark.parametrize("rail_mv", [-80.0, 80.0, -40.0])
+def test_a_lead_that_is_off_is_not_recorded(rail_mv):
+    on = spikes(10, 500.0)
+    off = np.full(5000, rail_mv)
+    off[::100] += 0.1  # converters jitter at the rail
+    alone = prepare(Record(on[None], 500.0, ("II",)))
+    prepared = prepare(Record(np.stack([off, on]), 500.0, ("I", "II")))
+    assert np.isnan(prepared.signal[0]).all()
+    np.testing.assert_allclose(prepared.signal[1], alone.signal[0], atol=1e-6)
+    assert prepared.warnings == ("leads off, at the converter's rail, taken as not recorded: I 10.0 s",)
+
+
+def test_a_lead_that_comes_off_does_not_ring_into_what_was_recorded():
+    signal = spikes(20, 500.0)[None]
+    whole = prepare(Record(signal, 500.0, ("II",)))
+    signal = signal.copy()
+    signal[0, 5150:7777] = -80.0
+    prepared = prepare(Record(signal, 500.0, ("II",)))
+    missing = np.isnan(prepared.signal[0])
+    assert missing[3091:4665].all()
+    assert missing.sum() == pytest.approx(2627 * 300 / 500, abs=2)
+    assert np.abs(prepared.signal - whole.signal)[0, ~missing].max() < 0.2
+
+
+def test_an_ecg_on_an_electrode_offset_is_recorded(toy_record):
+    signal = np.round(toy_record.signal + 120.0, 2)  # 10 uV steps: in diastole many samples repeat the one before
+    prepared = prepare(toy_record.with_(signal=signal))
+    assert np.isfinite(prepared.signal).all()
+    assert prepared.warnings == ()
+
+
+def test_numbers_of_unknown_unit_are_not_off():
+    prepared = prepare(Record(np.full((1, 5000), 80.0), 500.0, ("II",), gain_known=False))
+    assert np.isfinite(prepared.signal).all()
+
+
+def test_every_lead_off_is_refused():
+    with pytest.raises(SignalError, match="leads off"):
+        prepare(Record(np.full((2, 5000), -80.0), 500.0, ("I", "II")))

@@ -66,7 +66,7 @@ def analyze(record: Record | str | Path, model: Model | str | Path = "nano") -> 
         anomaly=anomaly,
         model=model.describe(),
         anyecg_version=__version__,
-        warnings=(*record.warnings, *_cautions(record, model, quality.usable)),
+        warnings=(*prepared.warnings, *_cautions(record, model, quality.usable)),
     )
 
 

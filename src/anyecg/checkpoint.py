@@ -64,6 +64,8 @@ class Checkpoint:
             "version": self.config["version"],
             "sha256": self.sha256,
             "trained_on": self.config["trained_on"],
+            "low_hz": self.preparation.low_hz,
+            "high_hz": self.preparation.high_hz,
         }
 
 

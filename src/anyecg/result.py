@@ -134,6 +134,7 @@ class Result:
                 "format": record.format,
                 "fs_hz": record.fs,
                 "leads": list(record.leads),
+                "start_s": round(record.start_s, 4),
                 "duration_s": round(record.duration_s, 4),
                 "age": record.age,
                 "sex": record.sex,

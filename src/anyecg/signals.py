@@ -1,4 +1,4 @@
-"""Record -> prepared Record: one rate, one pass-band, no mains hum, and still NaN where nothing was recorded."""
+"""Record -> prepared Record: one rate, one pass-band, no mains hum, NaN where no lead was on or recorded."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,6 +38,14 @@ MAINS_RATIO = 10.0
 MAINS_FLOOR_MV = 0.002
 """Hum below this RMS amplitude is left alone: a notch would cost more than it brings."""
 
+OFF_MV = 20.0
+"""A lead that stands still beyond this is off, at the rail of its converter: cinc2011 has -80, 80 and -40 mV. Skin may
+add an offset of up to 300 mV (IEC 60601-2-25) to a lead that is on, but on that offset the ECG still moves."""
+
+STILL_S, STILL_SHARE = 1.0, 0.8
+"""Standing still is: this share of a second has one value. A P wave, a QRS complex and a T wave take more than the
+rest. Seconds in between may jump: at least half of a stretch must stand still."""
+
 SHORTEST_S = 0.5
 """Below this nothing can be filtered, tokenised or measured."""
 
@@ -57,7 +65,8 @@ def prepare(record: Record, to: Preparation | None = None, mains_hz: float | str
     Returns
     -------
     Record
-        float32 mV at ``to.fs_hz``; NaN where the source was NaN. ``source_fs`` remembers the source's rate.
+        float32 mV at ``to.fs_hz``; NaN where the source was NaN or a lead was off, which a warning says.
+        ``source_fs`` remembers the source's rate.
 
     Raises
     ------
@@ -75,11 +84,17 @@ def prepare(record: Record, to: Preparation | None = None, mains_hz: float | str
         raise SignalError(
             f"{record.id}: {record.duration_s:.2f} s of signal, expected at least {SHORTEST_S} s. Record longer."
         )
-    recorded = np.isfinite(record.signal)
+    # Here and not in a reader: the record as read still shows the quality indices which lead is off, and converts back
+    # to what the file says; but no filter may see the rail, since its edges would ring into what was recorded.
+    off = find_leads_off(record)
+    recorded = np.isfinite(record.signal) & ~off
     if not recorded.any():
-        raise SignalError(f"{record.id}: no lead has a recorded sample, expected at least one. Check the source file.")
+        why = " (every lead stands still at the converter's rail: leads off)" if off.any() else ""
+        raise SignalError(
+            f"{record.id}: no lead has a recorded sample{why}, expected at least one. Check the source file."
+        )
 
-    signal = bridge_gaps(record.signal)
+    signal = bridge_gaps(np.where(recorded, record.signal, np.nan))
     signal = resample(signal, record.fs, to.fs_hz)
     recorded = resample_mask(recorded, record.fs, to.fs_hz, signal.shape[1])
     signal = band_pass(signal, to)
@@ -87,7 +102,40 @@ def prepare(record: Record, to: Preparation | None = None, mains_hz: float | str
     if hum_hz is not None:
         signal = notch(signal, to.fs_hz, float(hum_hz))
     signal = np.where(recorded, signal, np.nan).astype(np.float32)
-    return record.with_(signal=signal, fs=to.fs_hz, source_fs=record.source_fs or record.fs)
+    prepared = record.with_(signal=signal, fs=to.fs_hz, source_fs=record.source_fs or record.fs)
+    if not off.any():
+        return prepared
+    seconds = ", ".join(
+        f"{name} {row.sum() / record.fs:.1f} s" for name, row in zip(record.leads, off, strict=True) if row.any()
+    )
+    return prepared.with_warning(f"leads off, at the converter's rail, taken as not recorded: {seconds}")
+
+
+def find_leads_off(record: Record) -> np.ndarray:
+    """Find where a lead stands still beyond `OFF_MV`.
+
+    Returns
+    -------
+    ndarray of bool, shape (n_leads, n_samples)
+        All False for a record of unknown gain, whose numbers are not millivolts.
+    """
+    off = np.zeros(record.signal.shape, dtype=bool)
+    if not record.gain_known:
+        return off
+    for row, found in zip(record.signal, off, strict=True):
+        beyond = np.abs(row) > OFF_MV
+        if beyond.any():
+            edges = np.flatnonzero(np.diff(np.concatenate(([False], beyond, [False]))))
+            for start, stop in zip(edges[::2], edges[1::2], strict=True):
+                found[start:stop] = _stands_still(row[start:stop], min(round(STILL_S * record.fs), record.n_samples))
+    return off
+
+
+def _stands_still(stretch: np.ndarray, n_piece: int) -> bool:
+    """Return whether at least half of a stretch's pieces keep one value; False if it is shorter than one piece."""
+    pieces = np.sort(stretch[: len(stretch) // n_piece * n_piece].reshape(-1, n_piece), axis=1)
+    low, high = (round((0.5 + side * STILL_SHARE / 2) * (n_piece - 1)) for side in (-1, 1))
+    return len(pieces) > 0 and bool((pieces[:, low] == pieces[:, high]).mean() >= 0.5)
 
 
 def bridge_gaps(signal: np.ndarray) -> np.ndarray:

@@ -9,7 +9,9 @@ from anyecg.models.encoder import Encoder
 from anyecg.models.sizes import PRESETS, EncoderConfig, TokenizerConfig
 from anyecg.models.tokenizer import Tokenizer
 
-TINY = TokenizerConfig(width=16, n_heads=2, encoder_layers=1, decoder_layers=1, codebook_size=16, code_dim=8, n_levels=2)
+TINY = TokenizerConfig(
+    width=16, n_heads=2, encoder_layers=1, decoder_layers=1, codebook_size=16, code_dim=8, n_levels=2
+)
 TINY_ENCODER = EncoderConfig(width=16, n_layers=2, n_heads=2)
 
 
@@ -30,7 +32,7 @@ def test_any_leads_and_any_length(tokenizer, n_leads, n_fragments):
     codes = tokenizer.codes(samples, valid, lead_ids)
     assert codes.shape == (2, n_leads, n_fragments, 2)
     assert tokenizer.decode(codes, valid, lead_ids).shape == samples.shape
-    encoder = Encoder(TINY_ENCODER, TINY).eval()
+    encoder = Encoder(TINY_ENCODER, TINY, torch.randn(2, 16, 8)).eval()
     layers = encoder(codes, valid, ~valid, lead_ids, torch.zeros(2, n_leads), torch.ones(2, n_leads, dtype=torch.bool))
     assert [layer.shape for layer in layers] == [(2, n_leads, n_fragments, 16)] * 3
     assert encoder.guess(layers[-1]).shape == (2, n_leads, n_fragments, 2, 16)
@@ -44,7 +46,7 @@ def test_absent_leads_do_not_change_codes(tokenizer):
 
 
 def test_hidden_codes_do_not_reach_the_encoder():
-    encoder = Encoder(TINY_ENCODER, TINY).eval()
+    encoder = Encoder(TINY_ENCODER, TINY, torch.randn(2, 16, 8)).eval()
     codes = torch.randint(16, (1, 3, 6, 2))
     valid, lead_ids = torch.ones(1, 3, 6, dtype=torch.bool), torch.zeros(1, 3, dtype=torch.long)
     mask = torch.zeros_like(valid)
@@ -57,7 +59,7 @@ def test_hidden_codes_do_not_reach_the_encoder():
 
 
 def test_an_unknown_amplitude_is_not_used():
-    encoder = Encoder(TINY_ENCODER, TINY).eval()
+    encoder = Encoder(TINY_ENCODER, TINY, torch.randn(2, 16, 8)).eval()
     codes = torch.randint(16, (1, 2, 6, 2))
     valid, lead_ids = torch.ones(1, 2, 6, dtype=torch.bool), torch.zeros(1, 2, dtype=torch.long)
 
@@ -83,7 +85,12 @@ def test_the_papers_preset_has_the_papers_sizes():
     assert (config.fragment_samples, config.fs_hz) == (300, 300.0)
     assert (config.n_levels, config.codebook_size, config.code_dim) == (1, 8192, 64)
     tokenizer = Tokenizer(config).eval()
-    assert tokenizer.codes(torch.randn(1, 2, 3, 300), torch.ones(1, 2, 3, dtype=torch.bool), torch.zeros(1, 2).long()).max() < 8192
+    assert (
+        tokenizer.codes(
+            torch.randn(1, 2, 3, 300), torch.ones(1, 2, 3, dtype=torch.bool), torch.zeros(1, 2).long()
+        ).max()
+        < 8192
+    )
 
 
 def test_an_unknown_size_is_an_error():

@@ -112,6 +112,22 @@ def test_cells_without_a_number(tmp_path, missing):
     assert np.isfinite(signal).sum() == 6
 
 
+@pytest.mark.parametrize("missing", [",", "nan,nan", '"","NaN"', "-,"])
+def test_a_recording_that_begins_with_a_gap(tmp_path, missing):
+    text = "\n".join(["I,II", *[missing] * 500, *rows()])
+    record = read(save(tmp_path, text), fs=100, unit="mV")
+    assert record.leads == ("I", "II")
+    assert np.isnan(record.signal[:, :500]).all()
+    assert record.signal[0, 500:] == pytest.approx(WAVE, rel=1e-5)
+
+
+def test_one_column_that_begins_with_a_gap(tmp_path):
+    for missing in ('""', "nan"):
+        text = "\n".join(["II", missing, missing, "0.1", missing, "0.2"])
+        signal = read(save(tmp_path, text), fs=100, unit="mV").signal[0]
+        np.testing.assert_array_equal(np.isnan(signal), [True, True, False, True, False])
+
+
 def test_other_columns_are_skipped(tmp_path):
     path = save(tmp_path, "sample,II,resp\n" + "\n".join(f"{i},{a},{a}" for i, a in enumerate(WAVE)))
     record = read(path, fs=100, unit="mV")

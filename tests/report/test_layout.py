@@ -9,6 +9,7 @@ from anyecg.report.layout import (
     Cell,
     Row,
     clock,
+    moment,
     outstanding_starts,
     rhythm_lead,
     sheets,
@@ -139,4 +140,5 @@ def test_unknown_gain_is_scaled_to_fit_and_not_called_calibrated(make):
 
 
 def test_clock():
+    assert [moment(s) for s in (0, 28.5, 59.96, 3661.25)] == ["0:00.0", "0:28.5", "1:00.0", "1:01:01.2"]
     assert [clock(s) for s in (0, 9.6, 61, 3661)] == ["0:00", "0:10", "1:01", "1:01:01"]

@@ -1,4 +1,4 @@
-"""A small made-up database and a recipe that trains on it in seconds. Synthetic ECG: for mechanics, never for claims."""
+"""A small made-up database and a recipe that trains on it in seconds. Synthetic: for mechanics, never for claims."""
 
 from pathlib import Path
 

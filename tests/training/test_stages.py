@@ -25,7 +25,7 @@ def tokenizer_run(recipe, batches, folder, stop_at=None):
 def encoder_run(recipe, batches, folder, stop_at=None):
     torch.manual_seed(0)
     tokenizer = Tokenizer(recipe.sizes.tokenizer).eval()
-    model = Encoder(recipe.sizes.encoder, recipe.sizes.tokenizer)
+    model = Encoder(recipe.sizes.encoder, recipe.sizes.tokenizer, tokenizer.quantizer.codebooks)
     losses = pretraining_losses(model, tokenizer, recipe.pretrain, 0)
     return train(model, losses, lambda step: batches.parts(0, step, 2, 2, 3), recipe.pretrain, folder, 0, stop_at)
 
@@ -83,7 +83,7 @@ def test_the_tokenizer_overfits_one_batch(recipe, batches):
 def test_the_encoder_overfits_one_batch(recipe, batches):
     torch.manual_seed(0)
     tokenizer = Tokenizer(recipe.sizes.tokenizer).eval()
-    model = Encoder(recipe.sizes.encoder, recipe.sizes.tokenizer).train()
+    model = Encoder(recipe.sizes.encoder, recipe.sizes.tokenizer, tokenizer.quantizer.codebooks).train()
     losses = pretraining_losses(model, tokenizer, recipe.pretrain, 0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     parts = batches.parts(0, 0, 2, 2, 3)

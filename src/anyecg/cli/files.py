@@ -87,7 +87,10 @@ def _with_progress(files: list[Path]) -> Iterator[Path]:
 
 
 def output_names(files: list[Path], folder: Path, force: bool) -> dict[Path, str]:
-    """Give each file its own name in a folder, without suffix, and make the folder."""
+    """Give each file its own name in a folder, without suffix; refuse a folder that cannot be."""
+    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not above.is_dir():
+        raise WriteError(f"{folder}: {above} is a file, expected a folder. Give another path.")
     names: dict[Path, str] = {}
     taken: set[str] = set()
     for path in files:
@@ -97,8 +100,7 @@ def output_names(files: list[Path], folder: Path, force: bool) -> dict[Path, str
             name = f"{path.stem}-{count}"
         taken.add(name)
         names[path] = name
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in names.values():
+    for name in names.values() if folder.exists() else ():
         for suffix in (".html", ".json"):
             check_output(folder / f"{name}{suffix}", force)
     return names
@@ -109,7 +111,8 @@ def check_output(path: Path, force: bool, suffixes: list[str] | None = None) -> 
     if suffixes and path.suffix.lower() not in suffixes:
         raise ValueError(f"{path}: suffix {path.suffix!r}, expected {' or '.join(suffixes)}")
     if not path.parent.is_dir():
-        raise WriteError(f"{path}: there is no folder {path.parent}. Make it, or give another path.")
+        found = "is a file" if path.parent.exists() else "is not there"
+        raise WriteError(f"{path}: {path.parent} {found}, expected a folder. Make it, or give another path.")
     if path.is_dir():
         raise WriteError(f"{path}: is a folder, expected the path of a file. Give one.")
     if path.exists() and not force:

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from anyecg import __version__
 from anyecg.cli.printing import one_line, say
-from anyecg.errors import AnyECGError
+from anyecg.errors import AnyECGError, MissingDependency
 
 
 class _Verbs(TyperGroup):
@@ -76,3 +76,13 @@ AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document: a list if several files were asked for.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing output.")]
+
+
+def need_training() -> None:
+    """Say in one line that the extra ``train`` is missing, if it is."""
+    try:
+        import torch  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingDependency(
+            "training: torch is not installed, expected the extra 'train'. pip install 'anyecg[train]'"
+        ) from error

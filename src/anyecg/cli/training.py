@@ -6,22 +6,12 @@ from typing import Annotated
 import typer
 
 from anyecg.cli.printing import only_json_on_stdout, print_json, say
-from anyecg.cli.program import AsJson, Force, app
-from anyecg.errors import MissingDependency
+from anyecg.cli.program import AsJson, Force, app, need_training
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML recipe, such as recipes/nano_cpu.toml.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe: tokenizer.steps=100 seed=1")
 ]
-
-
-def _need_training() -> None:
-    try:
-        import torch  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingDependency(
-            "training: torch is not installed, expected the extra 'train'. pip install 'anyecg[train]'"
-        ) from error
 
 
 @app.command("train-tokenizer")
@@ -30,7 +20,7 @@ def train_tokenizer(recipe: Recipe, overrides: Overrides = None) -> None:
 
     Started again after an interruption, it goes on where it stopped.
     """
-    _need_training()
+    need_training()
     from anyecg.training.recipe import load_recipe
     from anyecg.training.train_tokenizer import train_tokenizer
 
@@ -43,7 +33,7 @@ def pretrain(recipe: Recipe, overrides: Overrides = None) -> None:
 
     Started again after an interruption, it goes on where it stopped.
     """
-    _need_training()
+    need_training()
     from anyecg.training.pretrain import pretrain
     from anyecg.training.recipe import load_recipe
 
@@ -59,7 +49,7 @@ def export(
     force: Force = False,
 ) -> None:
     """Write the checkpoint of a trained recipe: weights, graphs, config, normal reference, card."""
-    _need_training()
+    need_training()
     from anyecg.errors import WriteError
     from anyecg.training.recipe import load_recipe
     from anyecg.training.release import export
@@ -85,7 +75,7 @@ def evaluate(
     keep: Annotated[bool, typer.Option("--keep", help="Write the numbers into the checkpoint's card.")] = False,
 ) -> None:
     """Measure a checkpoint on test patients and print the tables of its card."""
-    _need_training()
+    need_training()
     from anyecg.checkpoint import open_checkpoint
     from anyecg.training.card import keep as keep_in_card
     from anyecg.training.card import tables

@@ -16,7 +16,7 @@ from anyecg.cli.printing import (
     to_json,
     warn,
 )
-from anyecg.cli.program import AsJson, End, Force, Fs, ManyFiles, ModelName, OneFile, Start, Unit, app
+from anyecg.cli.program import AsJson, End, Force, Fs, ManyFiles, ModelName, OneFile, Start, Unit, app, need_training
 
 
 @app.command()
@@ -87,14 +87,15 @@ def tokenize(
     from anyecg.engine import load
     from anyecg.readers import read
 
-    record = read(file, start_s=start, end_s=end, fs=fs, unit=unit)
-    tokens = load(model).tokenize(record)
-    warn(file, record.warnings)
+    loaded = load(model)
+    prepared = loaded.prepare(read(file, start_s=start, end_s=end, fs=fs, unit=unit))
+    tokens = loaded.tokenize(prepared)
+    warn(file, prepared.warnings)
     write_npz(output, tokens_arrays(tokens))
     n_leads, n_fragments, n_levels = tokens.codes.shape
     print(
-        f"{output}: {n_leads} leads x {n_fragments} fragments of {tokens.grid.fragment_s:g} s x {n_levels} levels, "
-        f"{tokens.bits_per_second:.0f} bits/s per lead"
+        f"{output}: {n_leads} lead{'s' * (n_leads != 1)} x {n_fragments} fragments of {tokens.grid.fragment_s:g} s "
+        f"x {n_levels} levels, {tokens.bits_per_second:.0f} bits/s per lead"
     )
 
 
@@ -122,9 +123,9 @@ def embed(
     loaded = load(model)
 
     def row(path: Path) -> tuple[Path, Any, str]:
-        record = read(path, start_s=start, end_s=end, fs=fs, unit=unit)
-        warn(path, record.warnings)
-        return path, loaded.embed(record), record.id
+        prepared = loaded.prepare(read(path, start_s=start, end_s=end, fs=fs, unit=unit))
+        warn(path, prepared.warnings)
+        return path, loaded.embed(prepared), prepared.id
 
     rows = batch.run(row)
     if rows and output.suffix.lower() == ".csv":
@@ -189,6 +190,7 @@ def analyze(
         if report is not None:
             write_report(result, report, force=force)
         if out is not None:
+            out.mkdir(parents=True, exist_ok=True)  # not before there is something to write
             write_report(result, out / f"{names[path]}.html", force=force)
             write_whole(out / f"{names[path]}.json", to_json(document).encode())
         if not as_json and not (out and batch.many):
@@ -207,8 +209,16 @@ def analyze(
 
 
 @app.command()
-def models(as_json: AsJson = False) -> None:
+def models(
+    as_json: AsJson = False,
+    presets: Annotated[
+        bool, typer.Option("--presets", help="Instead, count the parameters of each preset that can be trained.")
+    ] = False,
+) -> None:
     """List the models at hand."""
+    if presets:
+        _print_presets(as_json)
+        return
     from anyecg.checkpoint import list_models
 
     with only_json_on_stdout(as_json):
@@ -219,3 +229,16 @@ def models(as_json: AsJson = False) -> None:
     columns = ["name", "version", "parameters", "licence", "sha256", "folder"]
     rows = [{**entry, "parameters": f"{entry['parameters']:,}", "sha256": entry["sha256"][:12]} for entry in found]
     print_table(columns, [[str(row[column]) for column in columns] for row in rows])
+
+
+def _print_presets(as_json: bool) -> None:
+    need_training()
+    from anyecg.models.export import count_parameters
+    from anyecg.models.sizes import PRESETS
+
+    counts = {name: count_parameters(config) for name, config in PRESETS.items()}
+    if as_json:
+        print_json(counts)
+        return
+    rows = [[name, *(f"{n:,}" for n in (c["tokenizer"], c["encoder"], sum(c.values())))] for name, c in counts.items()]
+    print_table(["preset", "tokenizer", "encoder", "parameters"], rows)

@@ -92,12 +92,24 @@ def write_checkpoint(
         **facts,
         "model": sizes.model_dump(mode="json"),
         "embedding_layer": embedding_layer,
-        "parameters": sum(p.numel() for network in (tokenizer, encoder) for p in network.parameters())
-        + (0 if tokenizer.config.codebook_gradient else tokenizer.quantizer.codebooks.numel()),
+        "parameters": sum(count_parameters(sizes).values()),
         "files": {path.name: file_sha256(path) for path in sorted([folder / WEIGHTS, *folder.glob("*.onnx")])},
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     return folder
+
+
+def count_parameters(config: ModelConfig) -> dict[str, int]:
+    """Build the networks, without memory for their weights, and count: ``{"tokenizer": n, "encoder": n}``.
+
+    Codebooks count, although averages and not gradients move them.
+    """
+    with torch.device("meta"):
+        tokenizer = Tokenizer(config.tokenizer)
+        encoder = Encoder(config.encoder, config.tokenizer, tokenizer.quantizer.codebooks)
+    trained = {name: sum(p.numel() for p in net.parameters()) for name, net in (("t", tokenizer), ("e", encoder))}
+    codebooks = 0 if config.tokenizer.codebook_gradient else tokenizer.quantizer.codebooks.numel()
+    return {"tokenizer": trained["t"] + codebooks, "encoder": trained["e"]}
 
 
 def round_to_half(network: nn.Module) -> None:
@@ -131,15 +143,17 @@ def load_networks(folder: Path) -> tuple[Tokenizer, Encoder]:
     from safetensors.torch import load_file
 
     sizes = ModelConfig(**json.loads((folder / "config.json").read_text())["model"])
-    tokenizer, encoder = Tokenizer(sizes.tokenizer), Encoder(sizes.encoder, sizes.tokenizer)
+    tokenizer = Tokenizer(sizes.tokenizer)
     state = {name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()}
-    for prefix, network in (("tokenizer.", tokenizer), ("encoder.", encoder)):
-        part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        if network is tokenizer:
-            counts = tokenizer.quantizer.counts
-            part |= {"quantizer.counts": torch.ones_like(counts), "quantizer.started": torch.tensor(True)}
-        network.load_state_dict(part)
+    training_only = {"quantizer.counts": tokenizer.quantizer.counts, "quantizer.started": torch.tensor(True)}
+    tokenizer.load_state_dict(_part(state, "tokenizer.") | training_only)
+    encoder = Encoder(sizes.encoder, sizes.tokenizer, tokenizer.quantizer.codebooks)
+    encoder.load_state_dict(_part(state, "encoder."))
     return tokenizer.eval(), encoder.eval()
+
+
+def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def _graphs(
@@ -188,7 +202,7 @@ def write_graph(
         for name, x in inputs.items()
     }
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*axis name.*will not be used.*")
+        warnings.simplefilter("ignore")  # the exporter warns about torch's own internals; the tests check its graphs
         torch.onnx.export(
             graph.eval(),
             tuple(inputs.values()),
@@ -203,8 +217,8 @@ def write_graph(
             verbose=False,
         )
     model = onnx.load(str(path))
-    state = {name: tensor.detach().numpy() for name, tensor in graph.state_dict().items()}
-    point_into_weights(model, state, offsets)
+    state = {name: tensor.detach().numpy() for name, tensor in (*graph.named_parameters(), *graph.named_buffers())}
+    point_into_weights(model, state, offsets | {"encoder.codebooks": offsets["tokenizer.quantizer.codebooks"]})
     onnx.save_model(model, str(path))
 
 

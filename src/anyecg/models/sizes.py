@@ -82,7 +82,9 @@ PRESETS: dict[str, ModelConfig] = {
             fragment_samples=300, block_fragments=60, n_levels=1, codebook_size=8192, codebook_gradient=True
         ),
     ),
-    "small": ModelConfig(tokenizer=_WIDE, encoder=EncoderConfig(width=384, n_layers=8, n_heads=6)),
+    "small": ModelConfig(
+        tokenizer=TokenizerConfig(width=256, n_heads=8), encoder=EncoderConfig(width=384, n_layers=8, n_heads=6)
+    ),
     "base": ModelConfig(tokenizer=_WIDE, encoder=EncoderConfig(width=768, n_layers=12, n_heads=12)),
     "large": ModelConfig(tokenizer=_WIDE, encoder=EncoderConfig(width=1024, n_layers=24, n_heads=16)),
     "xlarge": ModelConfig(tokenizer=_WIDE, encoder=EncoderConfig(width=1600, n_layers=48, n_heads=25)),

@@ -26,7 +26,7 @@ OWN_FIRST_LINE = "# anyecg csv 1"
 NPY_MAGIC = b"\x93NUMPY"
 
 MAX_PREAMBLE_LINES = 100
-"""Numbers must begin before this line."""
+"""Numbers must begin after at most so many lines of text; a gap at the start does not count."""
 
 MAX_COLUMNS = 4096
 
@@ -185,16 +185,26 @@ def _read_text(path: Path) -> _Table:
     if own and lines[0].strip() != OWN_FIRST_LINE:
         raise ReadError(f"{where}: {lines[0][:40]!r}, expected {OWN_FIRST_LINE!r}. Use a newer anyecg.")
     meta: dict[str, str] = {}
-    for begin, line in enumerate(lines[:MAX_PREAMBLE_LINES]):  # noqa: B007
+    layout, n_text = None, 0
+    for begin, line in enumerate(lines):  # noqa: B007
         if line.startswith("#"):
             key, _, value = line.lstrip("# ").partition(":")
             if own and value.strip():
                 meta[key.strip()] = value.strip()
         elif layout := _layout(line):
             break
-    else:
+        else:
+            n_text += not _is_gap(re.split(r"[,;\s]+", line))
+            if n_text > MAX_PREAMBLE_LINES:
+                break
+    if layout is None:
         raise ReadError(f"{where}: no numbers in it, expected a table of samples. Choose another file.")
     delimiter, comma, n_columns = layout
+    # Lines of nothing but missing cells before the first number are the gap a recording began with.
+    while begin and lines[begin - 1].strip() and _is_gap(cells := lines[begin - 1].split(delimiter)):
+        if len(cells) != n_columns:
+            break
+        begin -= 1
     columns = _numbers(where, lines[begin:], delimiter, comma, begin)
     names, units = _names(lines[:begin], delimiter, n_columns)
     if n_columns > 1 and np.isnan(columns[-1]).all() and not names[-1]:
@@ -204,6 +214,10 @@ def _read_text(path: Path) -> _Table:
     if not named:
         table.names = [f"lead{i + 1}" for i in range(len(columns))]
     return table
+
+
+def _is_gap(cells: list[str]) -> bool:
+    return all(_MISSING.fullmatch(cell.strip().strip("\"'")) for cell in cells)
 
 
 def _layout(line: str) -> tuple[str | None, bool, int] | None:
@@ -231,6 +245,7 @@ def _numbers(where: str, lines: list[str], delimiter: str | None, comma: bool, n
     body = "\n".join(lines)
     if comma:
         body = body.replace(",", ".")
+    body = re.sub(r'(?m)^""$', "nan", body)  # pandas: a missing value in a table of one column
     body = body.replace('"', "").replace("'", "")
 
     def load(text: str) -> np.ndarray:

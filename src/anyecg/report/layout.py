@@ -189,6 +189,12 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
+def moment(seconds: float) -> str:
+    """Return ``m:ss.t`` or ``h:mm:ss.t``: fragments are shorter than a second."""
+    whole, tenth = divmod(round(seconds * 10), 10)
+    return f"{clock(whole)}.{tenth}"
+
+
 def _span(start_s: float, stop_s: float) -> str:
     return f"{start_s:g} to {stop_s:.3g} s"
 
@@ -199,7 +205,8 @@ def _run_starts(mask: np.ndarray) -> list[int]:
 
 def _gain(record: Record) -> tuple[float, bool]:
     """Return mm per mV (or per unit), and whether that is a calibrated scale."""
-    rows = [row[np.isfinite(row)] for row in record.signal]
+    step = max(1, record.n_samples // 300_000)  # of a day, a thousand seconds' worth of samples is enough
+    rows = [row[np.isfinite(row)] for row in record.signal[:, ::step]]
     heights = [float(np.ptp(np.percentile(row, [0.2, 99.8]))) for row in rows if len(row)]
     typical = float(np.median(heights)) if heights else 0.0
     if not record.gain_known:

@@ -4,8 +4,8 @@ from html import escape
 from typing import Any
 
 from anyecg.report import paper, strips
-from anyecg.report.layout import HALF_GAIN_ABOVE_MV, MM_PER_MV, MM_PER_S, WHOLE_UP_TO_S, Sheet, clock, sheets
-from anyecg.report.text import anomaly_words, model_words, ms, ordered_leads, patient, quality_words
+from anyecg.report.layout import HALF_GAIN_ABOVE_MV, MM_PER_MV, MM_PER_S, WHOLE_UP_TO_S, Sheet, clock, moment, sheets
+from anyecg.report.text import anomaly_words, cut, model_words, ms, ordered_leads, patient, percent, quality_words
 from anyecg.result import DISCLAIMER, LeadQuality, Result
 from anyecg.signals import Preparation
 
@@ -102,6 +102,7 @@ def _header(result: Result) -> str:
         when,
         patient(result) or "age and sex not in the file",
         f"{clock(record.duration_s)} ({record.duration_s:.1f} s)",
+        *([cut(result)] if cut(result) else []),
         f"{record.n_leads} {'lead' if record.n_leads == 1 else 'leads'}",
         f"{record.format}, {record.fs:g} Hz",
         f"model {model_words(result)}",
@@ -118,7 +119,7 @@ def _summary(result: Result) -> str:
     rate = "n/a" if rhythm.hr_bpm is None else f"{rhythm.hr_bpm:.0f} bpm"
     found = f"found in {rhythm.lead}" if rhythm.lead else "no beat was found"
     verdict, share = quality_words(result).split(": ", 1)
-    percentile = "not scored" if result.anomaly is None else f"{result.anomaly.percentile:.0f} %"
+    percentile = "not scored" if result.anomaly is None else percent(result.anomaly.percentile)
     meaning = "quality does not allow it" if result.anomaly is None else "of normal records stand out less"
     boxes = [
         ("Heart rate", rate, "median of RR"),
@@ -231,7 +232,7 @@ def _anomaly(result: Result) -> str:
     if result.anomaly and result.anomaly.segments:
         ranked = sorted(result.anomaly.segments, key=lambda a: -(a.score or 0.0))[:20]
         rows = "".join(
-            f"<tr><td>{clock(s.start_s)} to {clock(s.end_s)}</td><td>{escape(s.lead or 'all leads')}</td>"
+            f"<tr><td>{moment(s.start_s)} to {moment(s.end_s)}</td><td>{escape(s.lead or 'all leads')}</td>"
             f"<td>{_number(s.score)}</td></tr>"
             for s in ranked
         )
@@ -246,7 +247,7 @@ def _anomaly(result: Result) -> str:
     if result.findings:
         rows = "".join(
             f"<tr><td>{escape(f.kind)}</td><td>{escape(f.code)}</td><td>{_number(f.score)}</td>"
-            f"<td>{clock(f.start_s)} to {clock(f.end_s)}</td><td>{escape(f.lead or 'all leads')}</td></tr>"
+            f"<td>{moment(f.start_s)} to {moment(f.end_s)}</td><td>{escape(f.lead or 'all leads')}</td></tr>"
             for f in result.findings[:60]
         )
         head = "".join(f'<th scope="col">{h}</th>' for h in ("Kind", "Code", "Score", "Stretch", "Lead"))

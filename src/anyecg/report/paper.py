@@ -73,7 +73,8 @@ def _row(result: Result, sheet: Sheet, row: Row, baseline: float) -> str:
         parts.append(_outstanding(result, cell, top, row))
         parts.append(_cell(result, sheet, row, cell, baseline))
         if cell is not row.cells[0]:
-            parts.append(f'<path d="M{cell.x_mm:.2f} {baseline - 3:.2f}v6" stroke="{INK}" stroke-width=".3"/>')
+            # above the trace, beside the name: through it, the mark would look like a pacing spike
+            parts.append(f'<path d="M{cell.x_mm:.2f} {top - 3.5:.2f}v3.5" stroke="{INK}" stroke-width=".3"/>')
         parts.append(_name(result, row, cell, baseline))
     if row.beats:
         parts.append(_beats(result, row.cells[0], top))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from anyecg.leads import display_order
-from anyecg.report.layout import clock, rhythm_lead
+from anyecg.report.layout import clock, moment, rhythm_lead
 from anyecg.result import DISCLAIMER, Result
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -24,6 +24,8 @@ def summary(result: Result) -> str:
         f"  quality   {quality_words(result)}",
         f"  rhythm    {rhythm_words(result)}",
     ]
+    if cut(result):
+        lines.append(f"  slice     {cut(result)}")
     if rhythm.rr_mean_ms is not None:
         lines.append(
             f"  RR        mean {ms(rhythm.rr_mean_ms)}, SDNN {ms(rhythm.sdnn_ms)}, RMSSD {ms(rhythm.rmssd_ms)}"
@@ -34,7 +36,7 @@ def summary(result: Result) -> str:
     lines += [f"  found     {finding.code} {_score(finding.score)}" for finding in result.findings[:8]]
     for segment in (result.anomaly.segments if result.anomaly else ())[:5]:
         where = segment.lead or "all leads"
-        lines.append(f"  stands out {clock(segment.start_s)}-{clock(segment.end_s)} {where} {_score(segment.score)}")
+        lines.append(f"  stands out {moment(segment.start_s)}-{moment(segment.end_s)} {where} {_score(segment.score)}")
     troubled = [(n, q) for n, q in result.quality.leads.items() if q.problems]
     lines += [f"  lead {name:<8} {quality.score:.2f}  {', '.join(quality.problems)}" for name, quality in troubled[:16]]
     if result.restored_leads:
@@ -93,10 +95,21 @@ def anomaly_words(result: Result) -> str:
     """Say in one sentence where the record lies among normal ones."""
     if result.anomaly is None:
         return "not scored: the quality does not allow it"
-    share = f"{result.anomaly.percentile:.0f} %"
     return (
-        f"stands out more than {share} of normal records (score {result.anomaly.score:.2f}); unusual, not a diagnosis"
+        f"stands out more than {percent(result.anomaly.percentile)} of normal records "
+        f"(score {result.anomaly.score:.2f}); how unusual it is, not a diagnosis"
     )
+
+
+def percent(percentile: float) -> str:
+    """Return a percentile in whole percent; never 100 %: the normal records are a sample."""
+    return f"{min(int(percentile), 99)} %"
+
+
+def cut(result: Result) -> str:
+    """Say where in the source a slice begins; empty for a record that was read from its start."""
+    start_s = result.record.start_s
+    return f"cut from {moment(start_s)} of the source on, times count from there" if start_s > 0 else ""
 
 
 def model_words(result: Result) -> str:

@@ -116,8 +116,8 @@ def write_card(folder: Path) -> Path:
         f"# anyecg-{name} {config['version']}",
         "Research software. Not a medical device: not for diagnosis or treatment.",
         f"A tokenizer ({fragment_s:g} s fragments, {sizes['n_levels']} residual levels of {sizes['codebook_size']} "
-        f"codes) and a masked-code encoder with cardio-sparse attention, {config['parameters']:,} parameters in all. An "
-        "independent implementation of the method of AnyECG (arXiv 2411.17711).",
+        f"codes) and a masked-code encoder with cardio-sparse attention, {config['parameters']:,} parameters in all. "
+        "An independent implementation of the method of AnyECG (arXiv 2411.17711).",
         "## Intended use",
         "Research on ECG representation: rhythm codes, embeddings, first anomaly scores. Any leads, any rate. Not "
         "validated for any clinical decision, nor for children, paced rhythms or exercise.",

@@ -236,7 +236,7 @@ def evaluate_pretraining(model: Model, folder: Path, progress: Callable[[str], N
     progress("guessing hidden codes")
     guesses = masked_accuracy(encoder, windows["test"], lead_ids, windows["train"])
     torch.manual_seed(0)
-    untrained = Encoder(encoder.config, tokenizer.config).eval()
+    untrained = Encoder(encoder.config, tokenizer.config, tokenizer.quantizer.codebooks).eval()
     chosen = int(model.checkpoint.config["embedding_layer"])
     probes = {}
     for name, features in {

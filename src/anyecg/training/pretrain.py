@@ -45,7 +45,7 @@ def pretrain(recipe: Recipe, stop_at: int | None = None) -> Path:
     stage, folder = recipe.pretrain, recipe.folder / "encoder"
     tokenizer = load_trained_tokenizer(recipe)
     torch.manual_seed(recipe.seed + 1)
-    model = Encoder(recipe.sizes.encoder, recipe.sizes.tokenizer)
+    model = Encoder(recipe.sizes.encoder, recipe.sizes.tokenizer, tokenizer.quantizer.codebooks)
     batches = training_batches(recipe, stage.noise_probability)
     train(
         model,
@@ -90,7 +90,8 @@ def pretraining_losses(
             valid, lead_ids = torch.from_numpy(part.valid), torch.from_numpy(part.lead_ids)
             last = model(codes, valid, hidden, lead_ids, *amplitudes)[-1]
             logits = model.guess(last[hidden]).float()  # (hidden tokens, K, V)
-            loss = F.cross_entropy(logits.transpose(1, 2), codes[hidden], reduction="none").mean(dim=0)  # (K,)
+            nll = F.cross_entropy(logits.flatten(0, 1), codes[hidden].flatten(), reduction="none")
+            loss = nll.unflatten(0, (-1, model.n_levels)).mean(dim=0)  # (K,)
             total = total + (loss * level_weights).sum()
             right = (logits.argmax(dim=-1) == codes[hidden]).float().mean(dim=0)
             numbers |= {f"loss_{name}": (loss * level_weights).sum().item()}

@@ -53,8 +53,9 @@ def export(recipe: Recipe, folder: Path, version: str, progress: Callable[[str],
         ``folder``.
     """
     torch.set_num_threads(recipe.threads)
-    tokenizer, encoder = load_trained_tokenizer(recipe), _load_trained_encoder(recipe)
+    tokenizer = load_trained_tokenizer(recipe)
     round_to_half(tokenizer)
+    encoder = _load_trained_encoder(recipe, tokenizer.quantizer.codebooks)
     round_to_half(encoder)
     prepared = prepare_databases(
         recipe.data.folder, recipe.data.splits, preparation_of(recipe.sizes.tokenizer), progress
@@ -86,13 +87,13 @@ def export(recipe: Recipe, folder: Path, version: str, progress: Callable[[str],
     return folder
 
 
-def _load_trained_encoder(recipe: Recipe) -> Encoder:
+def _load_trained_encoder(recipe: Recipe, codebooks: torch.Tensor) -> Encoder:
     path = recipe.folder / "encoder" / "state.pt"
     if not path.exists():
         raise CheckpointError(
             f"{path}: no pre-trained encoder, expected one. Run anyecg pretrain with the recipe first."
         )
-    encoder = Encoder(recipe.sizes.encoder, recipe.sizes.tokenizer)
+    encoder = Encoder(recipe.sizes.encoder, recipe.sizes.tokenizer, codebooks)
     encoder.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
     return encoder.eval()
 

@@ -1,0 +1,142 @@
+"""Export: the graphs agree with torch, the weights are stored once, a damaged folder is refused."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from anyecg.checkpoint import list_models, open_checkpoint
+from anyecg.engine import Model, load
+from anyecg.errors import CheckpointError
+from anyecg.models.export import load_networks
+from anyecg.record import Record
+from anyecg.tokens import to_fragments
+
+
+def windows(tokens):
+    ids = torch.tensor([[2, 8, 0]])  # II, V2, unknown
+    return (
+        torch.from_numpy(tokens.codes[None, :, :20].clip(0)).long(),
+        torch.from_numpy(tokens.valid[None, :, :20]),
+        ids,
+    )
+
+
+def test_codes_and_decoded_signal_equal_torchs(tiny_checkpoint, some_record):
+    model = load(tiny_checkpoint)
+    tokenizer, _ = load_networks(tiny_checkpoint)
+    prepared = model.prepare(some_record)
+    tokens = model.tokenize(some_record)
+    fragments = to_fragments(prepared, tokens.grid)
+    samples, valid = torch.from_numpy(fragments.samples), torch.from_numpy(fragments.valid)
+    ids = torch.tensor([[2, 8, 0]]).expand(len(samples), -1)
+    with torch.no_grad():
+        codes = tokenizer.codes(samples, valid, ids)
+        decoded = tokenizer.decode(codes, valid, ids)
+    ours = tokens.codes[:, :20][tokens.valid[:, :20]]
+    np.testing.assert_array_equal(ours, codes[0].numpy()[fragments.valid[0]])
+    block_mv = decoded[0].flatten(1).numpy() * fragments.scale_mv[0][:, None]
+    recorded = np.isfinite(model.decode(tokens).signal[:, :3000])
+    difference = (model.decode(tokens).signal[:, :3000] - block_mv)[recorded]
+    assert np.abs(difference).max() < 1e-4
+
+
+def test_embeddings_and_surprise_equal_torchs(tiny_checkpoint, some_record):
+    model = load(tiny_checkpoint)
+    _, encoder = load_networks(tiny_checkpoint)
+    tokens = model.tokenize(some_record.with_(signal=some_record.signal[:, :2500]))  # one window
+    codes, valid, ids = windows(tokens)
+    log_scale = torch.from_numpy(np.log(tokens.scale_mv[:1]))
+    with torch.no_grad():
+        layers = encoder(codes, valid, torch.zeros_like(valid), ids, log_scale, valid.any(dim=-1))
+    ours = model.embed(tokens).per_fragment
+    np.testing.assert_allclose(ours[tokens.valid], layers[1][0].numpy()[tokens.valid], atol=1e-4)
+
+    surprise = model.surprise(tokens)
+    mask = (torch.arange(3)[:, None] + torch.arange(20)) % 3 == 1
+    with torch.no_grad():
+        hidden = mask & valid[0]
+        logits = encoder.guess(encoder(codes, valid, hidden[None], ids, log_scale, valid.any(dim=-1))[-1])
+    bits = -logits.log_softmax(-1).gather(-1, codes[..., None])[0, ..., 0].mean(-1) / np.log(2)
+    np.testing.assert_allclose(surprise[hidden.numpy()], bits[hidden].numpy(), atol=1e-4)
+    assert np.isnan(surprise[~tokens.valid]).all()
+
+
+@pytest.mark.parametrize("n_leads", [1, 2, 12, 16])
+@pytest.mark.parametrize("duration_s", [0.6, 9.9, 30.0, 61.0])
+def test_the_graphs_take_any_leads_and_any_length(tiny_checkpoint, n_leads, duration_s):
+    signal = np.random.default_rng(0).normal(size=(n_leads, round(duration_s * 300))).astype(np.float32)
+    record = Record(signal, 300.0, tuple(f"L{i}" for i in range(n_leads)))
+    model = load(tiny_checkpoint, threads=1)
+    tokens = model.tokenize(record)
+    n_fragments = -(-record.n_samples // 150)
+    assert tokens.codes.shape == (n_leads, n_fragments, 2)
+    assert model.decode(tokens).signal.shape == signal.shape
+    assert model.embed(tokens).per_fragment.shape == (n_leads, n_fragments, 16)
+    assert model.surprise(tokens).shape == (n_leads, n_fragments)
+
+
+def test_pieces_on_block_borders_give_the_codes_of_one_pass(tiny_checkpoint):
+    signal = np.random.default_rng(0).normal(size=(2, 9500)).astype(np.float32)
+    model = load(tiny_checkpoint)
+
+    def codes(part):
+        return model.tokenize(Record(part, 300.0, ("I", "II"), source_fs=300.0)).codes  # prepared already
+
+    pieces = [codes(signal[:, :3000]), codes(signal[:, 3000:])]
+    np.testing.assert_array_equal(np.concatenate(pieces, axis=1), codes(signal))
+
+
+def test_a_weight_is_stored_once(tiny_checkpoint):
+    weights = tiny_checkpoint / "model.safetensors"
+    for graph in ("tokenizer_encoder.onnx", "tokenizer_decoder.onnx", "encoder.onnx"):
+        model = onnx.load(tiny_checkpoint / graph, load_external_data=False)
+        inside = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+        outside = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+        assert outside
+        assert {entry.value for t in outside for entry in t.external_data if entry.key == "location"} == {weights.name}
+        assert inside < 2000, "only small constants lie in the graph"
+        assert str(tiny_checkpoint.parent).encode() not in (tiny_checkpoint / graph).read_bytes()
+
+
+def test_a_damaged_weight_file_is_refused(tiny_checkpoint, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_checkpoint, copy)
+    data = bytearray((copy / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"SHA-256.*expected"):
+        load(copy)
+
+
+@pytest.mark.parametrize("name", ["encoder.onnx", "config.json"])
+def test_a_missing_file_is_named(tiny_checkpoint, tmp_path, name):
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_checkpoint, copy)
+    (copy / name).unlink()
+    with pytest.raises(CheckpointError, match=r"missing|no such model"):
+        load(copy)
+
+
+def test_another_format_version_is_refused(tiny_checkpoint, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_checkpoint, copy)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"format_version": 99}))
+    with pytest.raises(CheckpointError, match="format 99, expected 1"):
+        open_checkpoint(copy)
+
+
+def test_a_folder_of_checkpoints_is_listed(tiny_checkpoint, monkeypatch):
+    monkeypatch.setenv("ANYECG_CHECKPOINTS", str(tiny_checkpoint.parent))
+    entry = next(entry for entry in list_models() if entry["name"] == "tiny")
+    assert entry["parameters"] > 1000
+    assert isinstance(load("tiny"), Model)
+
+
+def test_an_unknown_name_is_one_line():
+    with pytest.raises(CheckpointError, match="no such model, expected one of"):
+        load("no-such-model")
