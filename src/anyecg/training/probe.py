@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anyecg.errors import ReadError
 from anyecg.leads import STANDARD_LEADS
 from anyecg.metrics import auroc, macro_auroc
 from anyecg.models.encoder import Encoder
@@ -43,6 +44,10 @@ class Windows:
 def labelled_windows(tokenizer: Tokenizer, corpus: Corpus, grid: Grid) -> Windows:
     """Tokenise the first block of every 12-lead record that has a superclass."""
     entries = [e for e in corpus.entries if e.labels and tuple(e.leads) == STANDARD_LEADS]
+    if not entries:
+        raise ReadError(
+            f"{SUPERCLASS_DATABASE}: no labelled 12-lead records found, expected some. Restore that database."
+        )
     lead_ids = standard_lead_ids(tokenizer)
     codes, vectors, valid, log_scale = [], [], [], []
     for start in range(0, len(entries), 32):
