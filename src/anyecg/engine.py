@@ -65,12 +65,12 @@ class Model:
     ----------
     checkpoint : Checkpoint
     threads : int, optional
-        Threads of each graph; default: all cores.
+        Threads of each graph; default: all cores this process may use.
     """
 
     def __init__(self, checkpoint: Checkpoint, threads: int | None = None) -> None:
         self.checkpoint = checkpoint
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or _usable_cores()
 
     def __repr__(self) -> str:
         return f"<anyecg.Model {self.checkpoint.name} {self.checkpoint.config['version']}>"
@@ -239,6 +239,11 @@ class Model:
     def describe(self) -> dict[str, Any]:
         """Return name, version, sha256 and training data."""
         return self.checkpoint.describe()
+
+
+def _usable_cores() -> int:
+    # In a container, or under taskset, a process may use fewer cores than the machine has.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def load(name_or_path: str | Path = "nano", *, threads: int | None = None) -> Model:

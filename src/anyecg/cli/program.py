@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,9 +81,5 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite existing output.
 
 def need_training() -> None:
     """Say in one line that the extra ``train`` is missing, if it is."""
-    try:
-        import torch  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingDependency(
-            "training: torch is not installed, expected the extra 'train'. pip install 'anyecg[train]'"
-        ) from error
+    if find_spec("torch") is None:
+        raise MissingDependency("training: no torch found, expected the extra 'train'. pip install 'anyecg[train]'")

@@ -6,6 +6,7 @@ The released model *is* the rounded one: the torch networks are rounded in the s
 """
 
 import json
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,7 @@ def write_graph(
         for name, x in inputs.items()
     }
     with warnings.catch_warnings():
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it lists what it does not need
         warnings.simplefilter("ignore")  # the exporter warns about torch's own internals; the tests check its graphs
         torch.onnx.export(
             graph.eval(),

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from anyecg.training.datasets import CITATIONS, NOISE_CITATION, PTB_XL_SUPERCLASSES
+from anyecg.training.datasets import CITATIONS, NOISE_CITATION, SUPERCLASSES
 
 METRICS = "metrics.json"
 
@@ -87,7 +87,7 @@ def _pretraining_tables(measured: dict[str, Any]) -> str:
             + [f"{sex['macro_auroc']:.3f} ({sex['interval'][0]:.3f}-{sex['interval'][1]:.3f})"]
         )
     prevalence = ["prevalence", "", *(f"{p:.3f}" for p in measured["prevalence"].values()), f"{measured['male']:.3f}"]
-    majority = ["majority (constant score)", "0.500", *["0.500"] * (len(PTB_XL_SUPERCLASSES) + 1)]
+    majority = ["majority (constant score)", "0.500", *["0.500"] * (len(SUPERCLASSES) + 1)]
     return "\n\n".join(
         [
             f"Split: {measured['split']}: {measured['n_test']} records of {measured['n_test_patients']} patients "
@@ -97,7 +97,7 @@ def _pretraining_tables(measured: dict[str, Any]) -> str:
             _table(["", *(f"level {k + 1}" for k in range(n_levels))], guesses),
             f"Linear probe, each lead's mean over time, encoder layer {measured['embedding_layer']} (chosen on val):",
             _table(
-                ["features", "superclasses, macro AUROC (95 %)", *PTB_XL_SUPERCLASSES, "sex, AUROC"],
+                ["features", "superclasses, macro AUROC (95 %)", *SUPERCLASSES, "sex, AUROC"],
                 [*probes, prevalence, majority],
             ),
         ]

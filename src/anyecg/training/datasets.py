@@ -216,7 +216,7 @@ CITATIONS = {
 }
 NOISE_CITATION = "MIT-BIH Noise Stress Test Database, Moody 1984, doi:10.13026/C2HS3T, ODC-By 1.0 (noise mixed in)"
 
-PTB_XL_SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
+SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
 SUPERCLASS_DATABASE, NORMAL = "ptb-xl", ["NORM"]
 SINGLE_LEAD_DATABASE, SINGLE_LEAD_NORMAL = "cinc2017", ["N"]
 

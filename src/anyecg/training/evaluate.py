@@ -19,7 +19,7 @@ from anyecg.metrics import macro_auroc, match_events, patient_bootstrap, pearson
 from anyecg.models.encoder import Encoder
 from anyecg.models.export import load_networks
 from anyecg.record import Record
-from anyecg.training.datasets import PTB_XL_SUPERCLASSES, SUPERCLASS_DATABASE, Corpus, Entry, prepare_databases
+from anyecg.training.datasets import SUPERCLASS_DATABASE, SUPERCLASSES, Corpus, Entry, prepare_databases
 from anyecg.training.masks import mixed_mask
 from anyecg.training.probe import (
     Windows,
@@ -252,9 +252,7 @@ def evaluate_pretraining(model: Model, folder: Path, progress: Callable[[str], N
         "n_train": len(windows["train"].entries),
         "n_test": len(test),
         "n_test_patients": len({e.patient for e in test}),
-        "prevalence": dict(
-            zip(PTB_XL_SUPERCLASSES, superclass_labels(test).mean(axis=0).round(3).tolist(), strict=True)
-        ),
+        "prevalence": dict(zip(SUPERCLASSES, superclass_labels(test).mean(axis=0).round(3).tolist(), strict=True)),
         "male": round(float(sex_labels(test).mean()), 3),
         "embedding_layer": chosen,
         "masked_codes": guesses,

@@ -31,7 +31,7 @@ from anyecg.training.recipe import Recipe
 from anyecg.training.train_tokenizer import grid_of, preparation_of
 
 LICENCE = "Apache-2.0"
-MOST_NORMAL = 500
+MOST_NORMAL = 250
 """Normal records of a database that are looked at; more change little."""
 
 
