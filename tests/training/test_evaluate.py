@@ -41,6 +41,9 @@ def test_beat_errors_of_a_shifted_copy(toy_record):
     assert np.median(later["r_peak_error_ms"]) == pytest.approx(1000 * 4 / 360, abs=1)
     taller = beat_errors(measured, measured.with_(signal=1.1 * signal))
     assert np.median(taller["qrs_amplitude_error_percent"]) == pytest.approx(10, abs=0.1)
+    cut = measured.signal.copy()
+    cut[:, 5000:5100] = np.nan  # a fragment without a code
+    assert np.isfinite(beat_errors(measured, measured.with_(signal=cut))["st_level_error_mv"]).all()
     assert taller["heart_rate_error_bpm"] == pytest.approx([0.0], abs=1e-6)
 
 

@@ -185,8 +185,8 @@ def beat_errors(record: Record, decoded: Record) -> dict[str, np.ndarray]:
         for peak in np.round(measured.r_peaks_s * fs).astype(int):
             around = slice(max(0, peak - round(0.06 * fs)), peak + round(0.06 * fs))
             before, after = peak - round(0.08 * fs), peak + round(0.12 * fs)
-            if before < 0 or after >= len(x) or not np.isfinite(x[before : after + 1]).all():
-                continue
+            if before < 0 or after >= len(x) or not np.isfinite(x[before : after + 1] + y[before : after + 1]).all():
+                continue  # cut off, or in a fragment too incomplete to have a code
             height = np.ptp(x[around])
             amplitude.append(100 * abs(np.ptp(y[around]) - height) / height)
             st_level.append(abs((y[after] - y[before]) - (x[after] - x[before])))
