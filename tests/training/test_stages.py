@@ -107,6 +107,13 @@ def test_training_tokenises_block_by_block(recipe, batches):
     assert torch.equal(codes[:, :, 20:40], tokenizer.codes(*second, torch.from_numpy(part.lead_ids)))
 
 
+def test_a_part_is_named_after_its_leads(recipe, batches):
+    losses = tokenizer_losses(Tokenizer(recipe.sizes.tokenizer).train(), recipe.tokenizer)
+    _, numbers = losses(batches.parts(0, 0, 0, 2), 0)
+    assert "morphology_few" in numbers
+    assert "morphology_many" not in numbers
+
+
 def test_unknown_attributes_carry_no_loss(recipe, batches):
     model = Tokenizer(recipe.sizes.tokenizer)
     part = batches.parts(0, 0, 3, 0)[0]

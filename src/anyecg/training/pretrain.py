@@ -81,7 +81,8 @@ def pretraining_losses(
         rng = np.random.default_rng([seed, step, 2])
         total = torch.zeros(())
         numbers: dict[str, float] = {}
-        for name, part in zip(("many", "few"), parts, strict=False):
+        for part in parts:
+            name = "many" if part.lead_ids.shape[1] > 2 else "few"
             codes = codes_of(tokenizer, part)
             mask = mixed_mask(part.valid, stage.mask, rng)
             hidden = torch.from_numpy(mask)
