@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from anyecg.quality import DISABLING
-from anyecg.record import Record
+from anyecg.record import Record, runs_of
 from anyecg.result import Quality, Rhythm
 from anyecg.signals import bridge_gaps
 
@@ -119,7 +119,7 @@ def _detect(prepared: Record, row: int) -> _Voter:
     sos = butter(2, [5.0, min(30.0, 0.45 * fs)], btype="bandpass", fs=fs, output="sos")
     band = np.zeros(len(lead))
     peaks = [np.empty(0, dtype=np.int64)]
-    for start, stop in _stretches(recorded):
+    for start, stop in runs_of(recorded):
         if stop - start < SHORTEST_STRETCH_S * fs:
             continue
         stretch = bridged[start:stop]
@@ -147,15 +147,9 @@ def _compressed(band: np.ndarray, fs: float, floor: float) -> np.ndarray:
     return np.tanh(band / local)
 
 
-def _stretches(mask: np.ndarray) -> list[tuple[int, int]]:
-    """Return (start, stop) of every run of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], mask, [False])).astype(np.int8)))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
-
-
 def _without_short_gaps(recorded: np.ndarray, longest: int) -> np.ndarray:
     filled = recorded.copy()
-    for start, stop in _stretches(~recorded):
+    for start, stop in runs_of(~recorded):
         if stop - start <= longest and start > 0 and stop < len(recorded):
             filled[start:stop] = True
     return filled

@@ -154,3 +154,15 @@ class Record:
             restored=self.restored & kept,
             annotations=tuple(a for a in self.annotations if a.lead is None or a.lead in kept),
         )
+
+
+def runs_of(mask: np.ndarray) -> list[tuple[int, int]]:
+    """Return (start, stop) of every run of True in a mask (n,).
+
+    Examples
+    --------
+    >>> runs_of(np.array([True, False, True, True]))
+    [(0, 1), (2, 4)]
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], mask, [False]))))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))

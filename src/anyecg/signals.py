@@ -7,7 +7,7 @@ from math import ceil
 import numpy as np
 
 from anyecg.errors import SignalError
-from anyecg.record import Record
+from anyecg.record import Record, runs_of
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,7 @@ def find_leads_off(record: Record) -> np.ndarray:
     for row, found in zip(record.signal, off, strict=True):
         beyond = np.abs(row) > OFF_MV
         if beyond.any():
-            edges = np.flatnonzero(np.diff(np.concatenate(([False], beyond, [False]))))
-            for start, stop in zip(edges[::2], edges[1::2], strict=True):
+            for start, stop in runs_of(beyond):
                 found[start:stop] = _stands_still(row[start:stop], min(round(STILL_S * record.fs), record.n_samples))
     return off
 

@@ -108,9 +108,11 @@ def count_parameters(config: ModelConfig) -> dict[str, int]:
     with torch.device("meta"):
         tokenizer = Tokenizer(config.tokenizer)
         encoder = Encoder(config.encoder, config.tokenizer, tokenizer.quantizer.codebooks)
-    trained = {name: sum(p.numel() for p in net.parameters()) for name, net in (("t", tokenizer), ("e", encoder))}
-    codebooks = 0 if config.tokenizer.codebook_gradient else tokenizer.quantizer.codebooks.numel()
-    return {"tokenizer": trained["t"] + codebooks, "encoder": trained["e"]}
+    counts = {"tokenizer": sum(p.numel() for p in tokenizer.parameters())}
+    counts["encoder"] = sum(p.numel() for p in encoder.parameters())
+    if not config.tokenizer.codebook_gradient:
+        counts["tokenizer"] += tokenizer.quantizer.codebooks.numel()
+    return counts
 
 
 def round_to_half(network: nn.Module) -> None:

@@ -14,7 +14,7 @@ from anyecg.readers.channels import says_ecg, says_other
 from anyecg.readers.patient import age_at, age_from_text, sex_from_text
 from anyecg.readers.slices import sample_range
 from anyecg.readers.units import mv_per, rate_of, unit_of
-from anyecg.record import Record
+from anyecg.record import Record, runs_of
 
 NAME = "dicom"
 
@@ -141,8 +141,7 @@ def _mask_padding(counts: np.ndarray, padding: float, n_shortest: int) -> None:
         padded = row == padding
         others = row[~padded]
         if len(others) and others.min() < padding < others.max():
-            edges = np.flatnonzero(np.diff(np.concatenate([[False], padded, [False]])))
-            for begin, end in edges.reshape(-1, 2):
+            for begin, end in runs_of(padded):
                 if end - begin < n_shortest:
                     padded[begin:end] = False
         row[padded] = np.nan

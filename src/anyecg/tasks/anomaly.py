@@ -16,7 +16,7 @@ import numpy as np
 
 from anyecg.engine import Embedding
 from anyecg.errors import CheckpointError
-from anyecg.record import Annotation
+from anyecg.record import Annotation, runs_of
 from anyecg.result import Anomaly
 
 FILE = "anomaly.npz"
@@ -129,8 +129,7 @@ def surprising_segments(
         if lead not in judged:
             continue
         high = np.nan_to_num(row, nan=-np.inf) > reference.surprise_limit_bits
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], high.view(np.int8), [0]])))
-        for start, end in zip(edges[::2], edges[1::2], strict=True):
+        for start, end in runs_of(high):
             score = float(row[start:end].mean())
             found.append(Annotation(start * fragment_s, end * fragment_s, "anomaly", "surprising", lead, score))
     found.sort(key=lambda a: -(a.score or 0.0))

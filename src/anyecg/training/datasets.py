@@ -21,7 +21,7 @@ import numpy as np
 from anyecg.checkpoint import file_sha256
 from anyecg.errors import ReadError
 from anyecg.leads import standard_name
-from anyecg.record import Record
+from anyecg.record import Record, runs_of
 from anyecg.signals import Preparation, prepare
 
 
@@ -84,9 +84,8 @@ def _age_and_sex(comments: list[str]) -> dict[str, object]:
 def _without_padding(signal: np.ndarray, fs: float) -> np.ndarray:
     """Mark stretches in which all leads are exactly 0 for over 0.2 s as not recorded."""
     silent = (signal == 0).all(axis=0)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], silent.view(np.int8), [0]])))
     signal = signal.copy()
-    for start, end in zip(edges[::2], edges[1::2], strict=True):
+    for start, end in runs_of(silent):
         if end - start > 0.2 * fs:
             signal[:, start:end] = np.nan
     return signal
