@@ -8,10 +8,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check lint format wheel bench clean
+.PHONY: help demo test check lint format wheel bench bench-readers clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 14
 
 demo: $(VENV)/.core ## analyse two packaged recordings, write their reports to demo/
 	@$(RUN) -m anyecg.demo demo
@@ -35,6 +35,9 @@ wheel: $(VENV)/.dev ## build the wheel and the source archive into dist/
 
 bench: $(VENV)/.core $(VENV)-peers/.made ## time cold starts against peers; writes docs/benchmarks/
 	@$(RUN) benchmarks/speed/cold_start.py --peer $(VENV)-peers/bin/python
+
+bench-readers: $(VENV)/.dev ## time readers against the bare libraries; writes docs/benchmarks/
+	@$(RUN) benchmarks/speed/readers.py
 
 clean: ## remove caches, builds and the demo's output; .venv stays
 	rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import anyecg
+from anyecg.writers import write
 
 COMMAND = [sys.executable, "-m", "anyecg"]
 Done = subprocess.CompletedProcess[str]
@@ -211,6 +212,53 @@ def test_convert_a_slice_and_back(dicom_file: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(got.signal, wanted.signal, atol=1e-3)
 
 
+def test_the_help_of_convert_names_every_format() -> None:
+    from anyecg.writers import SUFFIXES
+
+    text = " ".join(run("convert", "--help").stdout.split())
+    for suffix in (*(suffix for suffix in SUFFIXES if suffix not in ("", ".dat", ".atr")), "--flac"):
+        assert suffix in text, suffix
+
+
+@pytest.mark.parametrize("name", ["a.edf", "a.dcm", "a.scp", "a.xml", "a.parquet", "a.json"])
+def test_convert_to_each_format(name: str, dicom_file: Path, tmp_path: Path) -> None:
+    done = run("convert", dicom_file, tmp_path / name, "--leads", "I,II", "--end", 3)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path / name}\n"
+    wanted = anyecg.read(dicom_file, end_s=3).pick(["I", "II"])
+    got = anyecg.read(tmp_path / name)
+    assert (got.leads, got.fs, got.age, got.sex) == (wanted.leads, wanted.fs, wanted.age, wanted.sex)
+    np.testing.assert_allclose(got.signal, wanted.signal, atol=1e-3)
+
+
+def test_convert_to_flac(dicom_file: Path, tmp_path: Path) -> None:
+    done = run("convert", dicom_file, tmp_path / "a", "--flac")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.hea", "a_1.flac", "a_2.flac"]
+    assert is_one_line_error(run("convert", dicom_file, tmp_path / "a.edf", "--flac"), code=2)
+
+
+def test_convert_says_what_is_lost(tmp_path: Path) -> None:
+    lines = ["# anyecg csv 1", "# fs_hz: 257.3", "# unit: mV", "# start_time: 2020-01-02T03:04:05.5", "# restored: II"]
+    values = [f"{np.sin(i / 40):.4f}" for i in range(2573)]
+    (tmp_path / "a.csv").write_text("\n".join([*lines, "II", *values[:1000], *["nan"] * 10, *values[1010:]]) + "\n")
+    done = run("convert", tmp_path / "a.csv", tmp_path / "a.scp")
+    assert done.returncode == 0, done.stderr
+    told = [line.removeprefix(f"{tmp_path / 'a.scp'}: ") for line in done.stderr.splitlines() if "a.scp: " in line]
+    assert len(told) == 3
+    assert told[0].startswith("10 samples that were not recorded are written as")
+    assert told[1].startswith("257.3 Hz is kept as 257.2678158 Hz")
+    assert told[2].startswith("the start time is kept to whole seconds: 0.5 s")
+    assert anyecg.read(tmp_path / "a.scp").restored == {"II"}
+
+
+def test_convert_refuses_what_a_format_cannot_hold(toy: Path, tmp_path: Path) -> None:
+    done = run("convert", toy, tmp_path / "a.scp")
+    assert is_one_line_error(done), done.stderr
+    assert "--start" in done.stderr or "slice" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_tokenize(dicom_file: Path, tmp_path: Path) -> None:
     done = run("tokenize", dicom_file, "-o", tmp_path / "codes.npz")
     assert done.returncode == 0, done.stderr
@@ -378,3 +426,46 @@ def test_a_reader_that_goes_away(toy: Path, tmp_path: Path) -> None:
     assert process.stderr.read() == ""
     assert process.wait(timeout=60) == 141
     process.stderr.close()
+
+
+# --- restore ------------------------------------------------------------------------------------------------------
+
+
+def test_restore_fills_a_lead_and_says_that_it_is_generated(dicom_file: Path, tmp_path: Path) -> None:
+    three, twelve = tmp_path / "three.csv", tmp_path / "restored.csv"
+    assert run("convert", dicom_file, three, "--leads", "I,II,V2", "--end", 4).returncode == 0
+    done = run(
+        *("restore", three, "--leads", "aVF,V3", "-o", twelve, "--band", tmp_path / "band.npz"),
+        *("--report", tmp_path / "restored.html"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "generated: V3" in done.stderr
+    assert "computed from other leads: aVF" in done.stderr
+    record = anyecg.read(twelve)
+    assert record.leads == ("I", "II", "aVF", "V2", "V3")
+    assert (record.restored, record.derived) == ({"V3"}, {"aVF"})
+    assert np.isfinite(record.signal).all()
+    with np.load(tmp_path / "band.npz") as band:
+        row = list(band["leads"]).index("V3")
+        assert (band["low_mv"][row] <= band["high_mv"][row]).all()
+    assert "V3 (restored)" in (tmp_path / "restored.html").read_text()
+
+
+def test_restore_auto_finds_the_lead_that_is_off(dicom_file: Path, tmp_path: Path) -> None:
+    record = anyecg.read(dicom_file)
+    signal = record.signal.copy()
+    signal[record.leads.index("V5")] = 0.0
+    write(record.with_(signal=signal), tmp_path / "flat.csv")
+    done = run("restore", tmp_path / "flat.csv", "--auto", "-o", tmp_path / "out.csv")
+    assert done.returncode == 0, done.stderr
+    assert "V5" in anyecg.read(tmp_path / "out.csv").restored
+    done = run("restore", dicom_file, "--auto", "-o", tmp_path / "none.csv")
+    assert "nothing to restore" in done.stderr
+    assert not (tmp_path / "none.csv").exists()
+
+
+@pytest.mark.parametrize("which", [[], ["--leads", "V3", "--auto"]])
+def test_restore_wants_to_know_which_leads(dicom_file: Path, tmp_path: Path, which: list[str]) -> None:
+    done = run("restore", dicom_file, "-o", tmp_path / "out.csv", *which)
+    assert is_one_line_error(done, 2)
+    assert "--leads V3,V5 or --auto" in done.stderr

@@ -5,10 +5,13 @@ from anyecg.errors import SignalError
 from anyecg.record import Record
 from anyecg.signals import (
     Preparation,
+    band_pass_taps,
     bridge_gaps,
+    convolve_valid,
     find_mains,
     notch,
     odd_extension,
+    power_spectrum,
     prepare,
     resample,
     resample_mask,
@@ -50,6 +53,29 @@ def test_resample_mask_takes_the_nearest_sample():
     np.testing.assert_array_equal(
         resample_mask(mask, 100.0, 200.0, 8), [[True, True, False, False, False, False, True, True]]
     )
+
+
+@pytest.mark.parametrize(("fs", "low", "high"), [(300.0, 0.5, 75.0), (250.0, 0.67, 40.0)])
+def test_band_pass_taps_are_those_of_scipy(fs, low, high):
+    from scipy.signal import firwin
+
+    taps = band_pass_taps(fs, low, high)
+    np.testing.assert_allclose(taps, firwin(len(taps), [low, high], pass_zero=False, fs=fs), atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [1201, 1202, 8192, 8193, 30_000])
+def test_convolution_piece_by_piece_is_that_of_one_piece(n):
+    rng = np.random.default_rng(0)
+    rows, taps = rng.standard_normal((2, n)), rng.standard_normal(1201)
+    expected = np.stack([np.convolve(row, taps, mode="valid") for row in rows])
+    np.testing.assert_allclose(convolve_valid(rows, taps), expected, atol=1e-9)
+
+
+def test_power_spectrum_sums_to_the_mean_square():
+    sine = 0.3 * np.sin(2 * np.pi * 10 * np.arange(1200) / 300.0)
+    frequencies, power = power_spectrum(sine, 300.0)
+    assert power.sum() == pytest.approx(np.mean(sine**2), rel=1e-3)
+    assert frequencies[power.argmax()] == 10.0
 
 
 @pytest.mark.parametrize("mains_hz", [50.0, 60.0])

@@ -34,9 +34,21 @@ def test_each_block_of_each_lead_has_its_own_scale():
     np.testing.assert_allclose(np.abs(fragments.samples), 1)
 
 
-def test_the_codes_do_not_see_the_gain():
+def test_one_scale_for_all_leads_keeps_their_algebra():
+    one, two = np.random.default_rng(0).normal(size=(2, 60)).astype(np.float32)
+    grid = Grid(300.0, 15, 4, scale_per="record")
+    fragments = to_fragments(record(np.stack([one, two, two - one])), grid)
+    assert len(set(fragments.scale_mv[0].tolist())) == 1
+    scaled = fragments.samples[0]
+    np.testing.assert_allclose(scaled[2], scaled[1] - scaled[0], atol=1e-5)
+    assert np.square(scaled).mean() == pytest.approx(1, rel=1e-4)
+
+
+@pytest.mark.parametrize("scale_per", ["lead", "record"])
+def test_the_codes_do_not_see_the_gain(scale_per):
     signal = np.random.default_rng(0).normal(size=(2, 130)).astype(np.float32)
-    plain, louder = to_fragments(record(signal), GRID), to_fragments(record(1000 * signal), GRID)
+    grid = Grid(300.0, 15, 4, scale_per)
+    plain, louder = to_fragments(record(signal), grid), to_fragments(record(1000 * signal), grid)
     np.testing.assert_allclose(plain.samples, louder.samples, atol=1e-5)
 
 

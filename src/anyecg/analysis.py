@@ -1,5 +1,6 @@
 """The whole way for one record: source, preparation, quality, beats, codes, embeddings, surprise, anomaly, Result."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from anyecg import __version__
@@ -36,18 +37,21 @@ def analyze(record: Record | str | Path, model: Model | str | Path = "nano") -> 
     >>> import anyecg
     >>> result = anyecg.analyze("ecg.dcm")  # doctest: +SKIP
     """
-    if not isinstance(record, Record):
-        record = read(record)
     if not isinstance(model, Model):
         model = load(model)
+    model.open_graphs()  # they open while the file is read
+    if not isinstance(record, Record):
+        record = read(record)
 
     prepared = model.prepare(record)
     quality = assess(record, prepared)
-    rhythm = find_beats(prepared, quality)
-    tokens = model.tokenize(prepared)
-    decoded = model.decode(tokens)
-    embedding = model.embed(tokens)
-    surprise = model.surprise(tokens)
+    with ThreadPoolExecutor(1) as beside:  # the graphs need no Python while they run: beats are found meanwhile
+        found = beside.submit(find_beats, prepared, quality)
+        tokens = model.tokenize(prepared)
+        decoded = model.decode(tokens)
+        embedding = model.embed(tokens)
+        surprise = model.surprise(tokens)
+        rhythm = found.result()
 
     anomaly = None
     if quality.usable:

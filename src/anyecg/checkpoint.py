@@ -17,7 +17,7 @@ from anyecg.errors import CheckpointError
 from anyecg.signals import Preparation
 from anyecg.tokens import Grid
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 CHECKPOINTS = {"nano": Path(__file__).parent / "weights" / "nano"}
 """Checkpoints that come with the package. ``ANYECG_CHECKPOINTS`` may name a folder of more."""
@@ -45,7 +45,7 @@ class Checkpoint:
     def grid(self) -> Grid:
         """Its lead x time grid."""
         sizes = self.config["model"]["tokenizer"]
-        return Grid(sizes["fs_hz"], sizes["fragment_samples"], sizes["block_fragments"])
+        return Grid(sizes["fs_hz"], sizes["fragment_samples"], sizes["block_fragments"], sizes["scale_per"])
 
     @property
     def lead_names(self) -> tuple[str, ...]:
@@ -83,9 +83,12 @@ def open_checkpoint(name_or_path: str | Path) -> Checkpoint:
     except (OSError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: {error}. Take the folder anew from its source.") from error
     version = config.get("format_version")
-    if version != FORMAT_VERSION:
+    if version == 1:
+        config = with_reach_and_scale(config)
+    elif version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{folder}: checkpoint format {version}, expected {FORMAT_VERSION}. Use the anyecg version that wrote it."
+            f"{folder}: checkpoint format {version}, expected 1 to {FORMAT_VERSION}. "
+            "Use the anyecg version that wrote it."
         )
     checkpoint = Checkpoint(folder, config)
     missing = [name for name in config["files"] if not (folder / name).is_file()]
@@ -97,6 +100,20 @@ def open_checkpoint(name_or_path: str | Path) -> Checkpoint:
             f"{config['files']['model.safetensors'][:12]}.... The file is damaged: take it anew from its source."
         )
     return checkpoint
+
+
+def with_reach_and_scale(config: dict[str, Any]) -> dict[str, Any]:
+    """Upgrade a config of format 1 to 2, which says how far attention reaches and what shares a scale in a block."""
+    model = config["model"]
+    reaches = {"encoder_reach": "cardio-sparse", "decoder_reach": "cardio-sparse", "scale_per": "lead"}
+    tokenizer = {**reaches, **model["tokenizer"]}
+    encoder = {"reach": "cardio-sparse", **model["encoder"]}
+    return {
+        **config,
+        "format_version": 2,
+        "upgraded_from": 1,
+        "model": {**model, "tokenizer": tokenizer, "encoder": encoder},
+    }
 
 
 def list_models() -> list[dict[str, Any]]:

@@ -4,8 +4,8 @@
 """
 
 import os
-from dataclasses import dataclass
-from functools import cached_property
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from anyecg.tokens import Tokens, to_blocks, to_fragments, to_signal, to_timelin
 
 if TYPE_CHECKING:
     import onnxruntime
+
+GRAPHS = ("tokenizer_encoder.onnx", "tokenizer_decoder.onnx", "encoder.onnx")
 
 BLOCKS_AT_ONCE = 16
 """Blocks of 12 leads that go through a graph together: enough to fill two cores, little enough for any memory."""
@@ -71,6 +73,8 @@ class Model:
     def __init__(self, checkpoint: Checkpoint, threads: int | None = None) -> None:
         self.checkpoint = checkpoint
         self.threads = threads or _usable_cores()
+        self._opener = ThreadPoolExecutor(1, thread_name_prefix="anyecg-graphs")
+        self._graphs: dict[str, Future[onnxruntime.InferenceSession]] = {}
 
     def __repr__(self) -> str:
         return f"<anyecg.Model {self.checkpoint.name} {self.checkpoint.config['version']}>"
@@ -100,7 +104,7 @@ class Model:
             )
         lead_ids = self._lead_ids(prepared.leads, len(fragments.valid))
         codes = self._in_batches(
-            self._tokenizer_encoder, samples=fragments.samples, valid=fragments.valid, lead_ids=lead_ids
+            "tokenizer_encoder.onnx", None, samples=fragments.samples, valid=fragments.valid, lead_ids=lead_ids
         )[0]
         n_fragments = -(-prepared.n_samples // grid.fragment_samples)
         valid = to_timeline(fragments.valid, n_fragments)
@@ -123,7 +127,7 @@ class Model:
         codes = to_blocks(np.maximum(tokens.codes, 0).astype(np.int64), grid.block_fragments, 0)
         valid = to_blocks(tokens.valid, grid.block_fragments, False)
         lead_ids = self._lead_ids(tokens.leads, len(codes))
-        samples = self._in_batches(self._tokenizer_decoder, codes=codes, valid=valid, lead_ids=lead_ids)[0]
+        samples = self._in_batches("tokenizer_decoder.onnx", None, codes=codes, valid=valid, lead_ids=lead_ids)[0]
         samples = np.where(valid[..., None], samples, np.nan)
         signal = to_signal(samples, tokens.scale_mv, tokens.n_samples)
         return Record(
@@ -133,7 +137,7 @@ class Model:
     def embed(self, record: Record | Tokens) -> Embedding:
         """Return the embedding of every fragment, and their mean."""
         tokens = record if isinstance(record, Tokens) else self.tokenize(record)
-        embeddings, _ = self._encode(tokens, np.zeros_like(tokens.valid))
+        (embeddings,) = self._encode(tokens, np.zeros_like(tokens.valid), ["embeddings"])
         per_fragment = np.where(tokens.valid[..., None], embeddings, np.nan).astype(np.float32)
         pooled = np.nanmean(per_fragment.reshape(-1, per_fragment.shape[-1]), axis=0)
         return Embedding(per_fragment, pooled, tokens.leads, tokens.grid.fragment_s)
@@ -150,14 +154,45 @@ class Model:
         leads, positions = np.indices(tokens.valid.shape)
         for turn in range(SURPRISE_PASSES):
             mask = (leads + positions) % SURPRISE_PASSES == turn
-            _, nll = self._encode(tokens, mask & tokens.valid)
+            (nll,) = self._encode(tokens, mask & tokens.valid, ["nll"])
             surprise = np.where(mask & tokens.valid, nll.mean(axis=-1) / np.log(2), surprise)
         return surprise.astype(np.float32)
 
+    def generate(self, tokens: Tokens, hidden: np.ndarray, *, draws: int = 16, seed: int = 0) -> np.ndarray:
+        """Draw what the hidden fragments may have looked like, given all others.
+
+        Parameters
+        ----------
+        tokens : Tokens
+            Its ``valid`` also covers the hidden fragments; their codes do not matter. The scale of a lead that is
+            hidden from end to end does not matter either: it is guessed.
+        hidden : ndarray of bool, shape (n_leads, n_fragments)
+        draws : int
+            Each level's code of each fragment is drawn from the probabilities the encoder gives it.
+        seed : int
+
+        Returns
+        -------
+        ndarray of float32, shape (draws, n_leads, n_samples)
+            mV at the model's rate; fragments that are not hidden are decoded from their own codes.
+        """
+        log_p, log_rms = self._encode(tokens, hidden, ["log_p", "log_rms"])  # (L, n_fragments, K, V), (L, n_fragments)
+        whole = hidden.any(axis=1) & ~(tokens.valid & ~hidden).any(axis=1)
+        guessed_mv = np.exp(log_rms.mean(axis=1))  # one for the whole record: a lead does not change its gain
+        scale_mv = np.where(whole, guessed_mv, tokens.scale_mv).astype(np.float32)
+        rng = np.random.default_rng(seed)
+        signals = []
+        for _ in range(draws):
+            drawn = (log_p[hidden] + rng.gumbel(size=log_p[hidden].shape)).argmax(axis=-1)
+            codes = tokens.codes.copy()
+            codes[hidden] = drawn
+            signals.append(self.decode(replace(tokens, codes=codes, scale_mv=scale_mv)).signal)
+        return np.stack(signals)
+
     # -- windows and graphs ----------------------------------------------------------------------------------
 
-    def _encode(self, tokens: Tokens, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Run the encoder over a whole record: embeddings (L, n_fragments, D) and nll (L, n_fragments, K)."""
+    def _encode(self, tokens: Tokens, mask: np.ndarray, outputs: list[str]) -> list[np.ndarray]:
+        """Run the encoder over a whole record; each output (L, n_fragments, ...), what is per window is repeated."""
         n_leads, n_fragments = tokens.valid.shape
         n_window = self._window_fragments(n_leads)
         # Windows lie on the record's clock. The last is moved back so that it is as long as the others; only its
@@ -167,8 +202,9 @@ class Model:
         size = min(n_window, n_fragments)
         windows = [slice(start, start + size) for start in starts]
         log_scale, scale_known = self._amplitudes(tokens, mask, windows)
-        embeddings, nll = self._in_batches(
-            self._encoder,
+        per_window = self._in_batches(
+            "encoder.onnx",
+            outputs,
             codes=np.stack([np.maximum(tokens.codes[:, w], 0) for w in windows]).astype(np.int64),
             valid=np.stack([tokens.valid[:, w] for w in windows]),
             mask=np.stack([mask[:, w] for w in windows]),
@@ -178,10 +214,12 @@ class Model:
         )
         n_new = n_fragments - n_window * (len(windows) - 1)  # fragments only the last window holds
 
-        def joined(per_window: np.ndarray) -> np.ndarray:
-            return np.concatenate([*per_window[:-1], per_window[-1][:, -n_new:]], axis=1)
+        def joined(windows: np.ndarray) -> np.ndarray:
+            if windows.ndim == 2:  # (W, L)
+                windows = np.repeat(windows[..., None], size, axis=-1)
+            return np.concatenate([*windows[:-1], windows[-1][:, -n_new:]], axis=1)
 
-        return joined(embeddings), joined(nll)
+        return [joined(output) for output in per_window]
 
     def _window_fragments(self, n_leads: int) -> int:
         """Return the window's length: what pre-training used for few leads, and for many."""
@@ -204,26 +242,26 @@ class Model:
         ids = [names.index(lead) if lead in names else 0 for lead in leads]  # 0 = unknown
         return np.tile(np.array(ids, dtype=np.int64), (n_blocks, 1))
 
-    def _in_batches(self, session: "onnxruntime.InferenceSession", **inputs: np.ndarray) -> list[np.ndarray]:
+    def _in_batches(self, graph: str, outputs: list[str] | None, **inputs: np.ndarray) -> list[np.ndarray]:
+        """Run a graph over many items; ``outputs`` None means all of them."""
         n_items, n_leads = next(iter(inputs.values())).shape[:2]
         at_once = max(1, BLOCKS_AT_ONCE * 12 // max(12, n_leads)) if n_leads > 2 else BLOCKS_AT_ONCE * 4
-        outputs = [
-            session.run(None, {name: x[i : i + at_once] for name, x in inputs.items()})
+        session = self._graph(graph).result()
+        batches = [
+            session.run(outputs, {name: x[i : i + at_once] for name, x in inputs.items()})
             for i in range(0, n_items, at_once)
         ]
-        return [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
+        return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 
-    @cached_property
-    def _tokenizer_encoder(self) -> "onnxruntime.InferenceSession":
-        return self._open("tokenizer_encoder.onnx")
+    def open_graphs(self) -> None:
+        """Begin to open all graphs, in a thread; otherwise each is opened when it is first used."""
+        for name in GRAPHS:
+            self._graph(name)
 
-    @cached_property
-    def _tokenizer_decoder(self) -> "onnxruntime.InferenceSession":
-        return self._open("tokenizer_decoder.onnx")
-
-    @cached_property
-    def _encoder(self) -> "onnxruntime.InferenceSession":
-        return self._open("encoder.onnx")
+    def _graph(self, name: str) -> "Future[onnxruntime.InferenceSession]":
+        if name not in self._graphs:
+            self._graphs[name] = self._opener.submit(self._open, name)
+        return self._graphs[name]
 
     def _open(self, name: str) -> "onnxruntime.InferenceSession":
         import onnxruntime

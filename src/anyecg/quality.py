@@ -17,7 +17,7 @@ import numpy as np
 
 from anyecg.record import Record
 from anyecg.result import LeadQuality, Quality
-from anyecg.signals import MAINS_HZ, bridge_gaps
+from anyecg.signals import MAINS_HZ, bridge_gaps, power_spectrum
 
 DISABLING = frozenset({"flat", "lead off", "too short"})
 """Problems that leave nothing to analyse in a lead."""
@@ -203,7 +203,7 @@ def _clean_indices(windows: np.ndarray, recorded: np.ndarray, fs: float) -> dict
     # the step of the second difference is 3.3 ms whatever the rate, so that the index means the same band
     step = max(1, round(fs / 300))
     bend = windows[:, 2 * step :] - 2 * windows[:, step:-step] + windows[:, : -2 * step]
-    frequencies, power = _spectrum(centred, fs)
+    frequencies, power = power_spectrum(centred, fs)
 
     def band(low: float, high: float) -> np.ndarray:
         return power[:, (frequencies >= low) & (frequencies < high)].sum(axis=1)
@@ -221,7 +221,7 @@ def _clean_indices(windows: np.ndarray, recorded: np.ndarray, fs: float) -> dict
 
 def _relative_indices(windows: np.ndarray, fs: float, height_mv: np.ndarray) -> dict[str, np.ndarray]:
     """Wander and hum of the raw lead, as amplitudes over the QRS height, per window."""
-    frequencies, power = _spectrum(windows - windows.mean(axis=1, keepdims=True), fs)
+    frequencies, power = power_spectrum(windows - windows.mean(axis=1, keepdims=True), fs)
     wander = np.sqrt(2 * power[:, (frequencies > 0) & (frequencies < 0.5)].sum(axis=1))
     hum = np.zeros(len(windows))
     for mains_hz in MAINS_HZ:
@@ -232,11 +232,3 @@ def _relative_indices(windows: np.ndarray, fs: float, height_mv: np.ndarray) -> 
         line = power[:, near].sum(axis=1) - near.sum() * np.median(power[:, beside], axis=1)
         hum = np.maximum(hum, np.sqrt(2 * np.maximum(line, 0)))
     return {"wander": wander / height_mv, "mains": hum / height_mv}
-
-
-def _spectrum(windows: np.ndarray, fs: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return frequencies in Hz and one-sided power in mV^2 per bin, shape (n_windows, n_frequencies)."""
-    taper = np.hanning(windows.shape[1])
-    amplitude = np.abs(np.fft.rfft(windows * taper, axis=1))
-    power = 2 * np.square(amplitude) / (windows.shape[1] * np.square(taper).sum())
-    return np.fft.rfftfreq(windows.shape[1], 1 / fs), power

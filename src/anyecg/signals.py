@@ -203,23 +203,70 @@ def odd_extension(signal: np.ndarray, pad: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _band_pass_taps(fs_hz: float, low_hz: float, high_hz: float) -> np.ndarray:
-    from scipy.signal import firwin
+def band_pass_taps(fs_hz: float, low_hz: float, high_hz: float) -> np.ndarray:
+    """Design the band-pass by the window method (Hamming), gain 1 in the middle of the band.
 
+    The taps of scipy.signal.firwin (tested), but the import of scipy.signal takes longer than a ten-second record.
+    """
     half = int(FILTER_S * fs_hz / 2)
-    return firwin(2 * half + 1, [low_hz, high_hz], pass_zero=False, fs=fs_hz)
+    t_s = np.arange(-half, half + 1) / fs_hz
+    ideal = (2 * high_hz * np.sinc(2 * high_hz * t_s) - 2 * low_hz * np.sinc(2 * low_hz * t_s)) / fs_hz
+    taps = ideal * np.hamming(len(ideal))
+    return taps / (taps * np.cos(np.pi * (low_hz + high_hz) * t_s)).sum()
 
 
 def band_pass(signal: np.ndarray, to: Preparation) -> np.ndarray:
     """Filter rows, zero-phase: a symmetric FIR filter, centred."""
-    from scipy.signal import oaconvolve
-
-    taps = _band_pass_taps(to.fs_hz, to.low_hz, to.high_hz)
+    taps = band_pass_taps(to.fs_hz, to.low_hz, to.high_hz)
     # Even reflection: an odd one would double a wandering end into a ramp of twice the height.
     centred = signal - np.median(signal, axis=1, keepdims=True)
     half = len(taps) // 2
     extended = np.pad(centred, ((0, 0), (half, half)), mode="reflect")
-    return oaconvolve(extended, taps[None, :], mode="valid", axes=1)
+    return convolve_valid(extended, taps)
+
+
+def convolve_valid(rows: np.ndarray, taps: np.ndarray) -> np.ndarray:
+    """Convolve rows with a filter where they overlap fully, piece by piece in the frequency domain (overlap-save).
+
+    Parameters
+    ----------
+    rows : ndarray, shape (n_rows, n)
+    taps : ndarray, shape (n_taps,)
+
+    Returns
+    -------
+    ndarray of float64, shape (n_rows, n - n_taps + 1)
+    """
+    n_out = rows.shape[1] - len(taps) + 1
+    n_fft = 4 * 2 ** ceil(np.log2(len(taps)))  # three quarters of each piece are new
+    step = n_fft - len(taps) + 1
+    response = np.fft.rfft(taps, n_fft)
+    convolved = np.empty((len(rows), n_out))
+    for start in range(0, n_out, step):
+        spectrum = np.fft.rfft(rows[:, start : start + n_fft], n_fft, axis=1)
+        piece = np.fft.irfft(spectrum * response, n_fft, axis=1)[:, len(taps) - 1 :]
+        convolved[:, start : start + step] = piece[:, : n_out - start]
+    return convolved
+
+
+def power_spectrum(windows: np.ndarray, fs_hz: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the spectrum of each window, tapered by a Hann window.
+
+    Parameters
+    ----------
+    windows : ndarray, shape (..., n)
+        mV.
+
+    Returns
+    -------
+    frequencies_hz : ndarray, shape (n // 2 + 1,)
+    power : ndarray, shape (..., n // 2 + 1)
+        One-sided, mV^2 per bin.
+    """
+    n = windows.shape[-1]
+    taper = np.hanning(n)
+    amplitude = np.abs(np.fft.rfft(windows * taper, axis=-1))
+    return np.fft.rfftfreq(n, 1 / fs_hz), 2 * np.square(amplitude) / (n * np.square(taper).sum())
 
 
 def find_mains(signal: np.ndarray, fs_hz: float) -> float | None:
@@ -230,25 +277,33 @@ def find_mains(signal: np.ndarray, fs_hz: float) -> float | None:
     signal : ndarray, shape (n_leads, n_samples)
         mV, finite.
     """
-    from scipy.signal import welch
-
     n_window = min(signal.shape[1], int(4 * fs_hz))
     if n_window < 2 * fs_hz:  # the line could not be told from the QRS complex beside it
         return None
-    frequencies, power = welch(signal, fs_hz, nperseg=n_window, axis=1)  # (n_leads, n_frequencies), mV^2/Hz
+    frequencies, power = _mean_spectrum(signal, n_window, fs_hz)  # (n_leads, n_frequencies), mV^2 per bin
     step_hz = frequencies[1]
     loudest: tuple[float, float] | None = None
     for mains_hz in MAINS_HZ:
         if mains_hz + 6 > fs_hz / 2:
             continue
         distance = np.abs(frequencies - mains_hz)
-        line = power[:, distance <= 0.75].sum(axis=1) * step_hz
-        beside_density = np.median(power[:, (distance > 1.5) & (distance <= 6)], axis=1)
-        beside = beside_density * 1.5
+        line = power[:, distance <= 0.75].sum(axis=1)
+        beside = np.median(power[:, (distance > 1.5) & (distance <= 6)], axis=1) * 1.5 / step_hz
         hum = (line > MAINS_RATIO * beside) & (np.sqrt(line) > MAINS_FLOOR_MV)
         if hum.any() and (loudest is None or line[hum].max() > loudest[0]):
             loudest = (float(line[hum].max()), mains_hz)
     return loudest[1] if loudest else None
+
+
+def _mean_spectrum(signal: np.ndarray, n_window: int, fs_hz: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean spectrum of each row over windows that overlap by half (Welch, doi:10.1109/TAU.1967.1161901)."""
+    windows = np.lib.stride_tricks.sliding_window_view(signal, n_window, axis=1)[:, :: n_window // 2]
+    frequencies, power = np.empty(0), np.zeros(())
+    for start in range(0, windows.shape[1], 256):  # bounds the memory a day takes
+        piece = windows[:, start : start + 256]
+        frequencies, spectra = power_spectrum(piece - piece.mean(axis=2, keepdims=True), fs_hz)
+        power = power + spectra.sum(axis=1)
+    return frequencies, power / windows.shape[1]
 
 
 def notch(signal: np.ndarray, fs_hz: float, mains_hz: float) -> np.ndarray:

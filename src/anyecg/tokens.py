@@ -6,6 +6,7 @@ borders gives exactly the codes of one pass.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -17,6 +18,9 @@ SMALLEST_SCALE_MV = 1e-3
 
 LEAST_RECORDED = 0.5
 """A fragment counts as recorded if at least this share of its samples is."""
+
+Scope = Literal["lead", "record"]
+"""What shares one scale in a block: each lead has its own, or all leads of the record have one."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,14 @@ class Grid:
         Samples in a fragment (S).
     block_fragments : int
         Fragments in a block (P).
+    scale_per : {"lead", "record"}
+        What is scaled to RMS 1 in a block.
     """
 
     fs_hz: float = 300.0
     fragment_samples: int = 150
     block_fragments: int = 20
+    scale_per: Scope = "lead"
 
     @property
     def fragment_s(self) -> float:
@@ -58,7 +65,7 @@ class Fragments:
     valid : ndarray of bool, shape (B, L, P)
         True = really recorded.
     scale_mv : ndarray of float32, shape (B, L)
-        RMS of each lead in each block, mV.
+        What each lead of each block was divided by, mV: its RMS, or that of all leads.
     """
 
     samples: np.ndarray
@@ -77,7 +84,7 @@ class Tokens:
     valid : ndarray of bool, shape (n_leads, n_fragments)
         True = really recorded.
     scale_mv : ndarray of float32, shape (n_blocks, n_leads)
-        RMS of each lead in each block of ``grid.block_fragments`` fragments, mV.
+        What each lead was divided by in each block of ``grid.block_fragments`` fragments, mV.
     grid : Grid
     codebook_size : int
     leads : tuple of str
@@ -111,7 +118,7 @@ class Tokens:
 
 
 def to_fragments(record: Record, grid: Grid) -> Fragments:
-    """Cut a prepared record into blocks of fragments, each lead of a block scaled to RMS 1.
+    """Cut a prepared record into blocks of fragments, each block (or each lead of it) scaled to RMS 1.
 
     Raises
     ------
@@ -128,11 +135,31 @@ def to_fragments(record: Record, grid: Grid) -> Fragments:
 
     recorded = np.isfinite(samples)
     samples = np.where(recorded, samples, np.float32(0))
-    n_recorded = np.maximum(recorded.sum(axis=(2, 3)), 1)
-    scale_mv = np.sqrt(np.square(samples).sum(axis=(2, 3)) / n_recorded)
-    scale_mv = np.maximum(scale_mv, SMALLEST_SCALE_MV).astype(np.float32)  # (B, L)
+    scale_mv = block_scale(np.square(samples).sum(axis=(2, 3)), recorded.sum(axis=(2, 3)), grid.scale_per)  # (B, L)
     valid = recorded.mean(axis=3) >= LEAST_RECORDED  # (B, L, P)
     return Fragments(samples / scale_mv[:, :, None, None], valid, scale_mv)
+
+
+def block_scale(energy: np.ndarray, n_recorded: np.ndarray, scale_per: Scope) -> np.ndarray:
+    """Return what a block is divided by.
+
+    Parameters
+    ----------
+    energy : ndarray, shape (B, L)
+        Sum of the squared samples of each lead, mV^2.
+    n_recorded : ndarray of int, shape (B, L)
+        Samples that were recorded.
+    scale_per : {"lead", "record"}
+
+    Returns
+    -------
+    ndarray of float32, shape (B, L)
+        RMS in mV, over the lead or over all leads; never below `SMALLEST_SCALE_MV`.
+    """
+    if scale_per == "record":
+        energy, n_recorded = (np.broadcast_to(x.sum(axis=1, keepdims=True), x.shape) for x in (energy, n_recorded))
+    rms = np.sqrt(energy / np.maximum(n_recorded, 1))
+    return np.maximum(rms, SMALLEST_SCALE_MV).astype(np.float32)
 
 
 def to_signal(samples: np.ndarray, scale_mv: np.ndarray, n_samples: int) -> np.ndarray:

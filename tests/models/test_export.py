@@ -7,8 +7,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from anyecg.checkpoint import list_models, open_checkpoint
+from anyecg.checkpoint import file_sha256, list_models, open_checkpoint
 from anyecg.engine import Model, load
 from anyecg.errors import CheckpointError
 from anyecg.models.export import load_networks
@@ -128,6 +129,27 @@ def test_another_format_version_is_refused(tiny_checkpoint, tmp_path):
     (copy / "config.json").write_text(json.dumps(config | {"format_version": 99}))
     with pytest.raises(CheckpointError, match="format 99, expected 1"):
         open_checkpoint(copy)
+
+
+def test_a_checkpoint_of_format_1_is_upgraded(tiny_checkpoint, tmp_path):
+    """Format 1 did not say how far attention reaches: then it was cardio-sparse everywhere, with a scale a lead."""
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_checkpoint, copy)
+    config = json.loads((copy / "config.json").read_text())
+    for key in ("encoder_reach", "decoder_reach", "scale_per"):
+        del config["model"]["tokenizer"][key]
+    del config["model"]["encoder"]["reach"]
+    state = load_file(copy / "model.safetensors")
+    save_file(
+        {k: v for k, v in state.items() if "to_amplitude" not in k and "to_demo" not in k}, copy / "model.safetensors"
+    )
+    config["files"]["model.safetensors"] = file_sha256(copy / "model.safetensors")
+    (copy / "config.json").write_text(json.dumps(config | {"format_version": 1}))
+    opened = open_checkpoint(copy)
+    assert opened.config["format_version"] == 2
+    assert opened.grid.scale_per == "lead"
+    tokenizer, encoder = load_networks(copy)
+    assert {block.reach for block in (*tokenizer.encoder, *tokenizer.decoder, *encoder.blocks)} == {"cardio-sparse"}
 
 
 def test_a_folder_of_checkpoints_is_listed(tiny_checkpoint, monkeypatch):

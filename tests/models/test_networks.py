@@ -45,6 +45,32 @@ def test_absent_leads_do_not_change_codes(tokenizer):
     assert torch.equal(tokenizer.codes(samples, valid, lead_ids)[:, :2], alone)
 
 
+def test_codes_of_a_lead_do_not_depend_on_the_others():
+    """By default the tokenizer's encoder looks along the own lead; as in the paper it looks across, too."""
+    samples, valid, lead_ids = fragments(3, 20)
+
+    def changed(reach):
+        torch.manual_seed(0)
+        tokenizer = Tokenizer(TINY.model_copy(update={"encoder_reach": reach})).eval()
+        return (tokenizer.encode(samples, valid, lead_ids)[:, :1] - tokenizer.encode(
+            samples[:, :1], valid[:, :1], lead_ids[:, :1]
+        )).abs().max()  # fmt: skip
+
+    assert TINY.encoder_reach == "own-lead"
+    assert changed("own-lead") < 1e-6
+    assert changed("cardio-sparse") > 1e-3
+
+
+def test_the_guessed_amplitude_leaves_out_what_is_not_valid():
+    encoder = Encoder(TINY_ENCODER, TINY, torch.randn(2, 16, 8)).eval()
+    x, valid = torch.randn(1, 2, 5, 16), torch.ones(1, 2, 5, dtype=torch.bool)
+    valid[0, 0, 3:] = False
+    guess = encoder.guess_amplitude(x, valid)
+    assert guess.shape == (1, 2)
+    x[0, 0, 3:] = 99.0
+    torch.testing.assert_close(encoder.guess_amplitude(x, valid), guess)
+
+
 def test_hidden_codes_do_not_reach_the_encoder():
     encoder = Encoder(TINY_ENCODER, TINY, torch.randn(2, 16, 8)).eval()
     codes = torch.randint(16, (1, 3, 6, 2))

@@ -75,15 +75,6 @@ def test_no_dimension_needs_a_unit(make_edf):
         read(make_edf().path, unit="uV")
 
 
-def test_discontinuous_is_refused_clearly(make_edf):
-    path = make_edf().path
-    data = bytearray(path.read_bytes())
-    data[192:197] = b"EDF+D"
-    path.write_bytes(data)
-    with pytest.raises(ReadError, match="gaps in time"):
-        read(path)
-
-
 @pytest.mark.parametrize(
     ("at", "text", "message"),
     [

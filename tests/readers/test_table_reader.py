@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from anyecg.errors import ReadError
+from anyecg.leads import STANDARD_LEADS
 from anyecg.readers import read
 
 WAVE = np.round(np.sin(np.arange(400) / 20), 4)
@@ -72,16 +73,131 @@ def test_a_fractional_rate_is_kept(tmp_path):
     assert read(save(tmp_path, "\n".join(["time,II_mV", *lines]))).fs == pytest.approx(257.3, rel=1e-6)
 
 
-def test_times_that_are_not_uniform(tmp_path):
+def test_a_gap_between_times_is_not_recorded(tmp_path):
     lines = [f"{i / 250 + (i > 200):.6f},{a}" for i, a in enumerate(WAVE)]
+    path = save(tmp_path, "\n".join(["time,II_mV", *lines]))
+    record = read(path)
+    assert (record.fs, record.n_samples) == (250, 650)
+    assert record.signal[0, :201] == pytest.approx(WAVE[:201], abs=1e-6)
+    assert np.isnan(record.signal[0, 201:451]).all()
+    assert record.signal[0, 451:] == pytest.approx(WAVE[201:], abs=1e-6)
+    assert any("1 gaps" in warning and "250 samples" in warning for warning in record.warnings)
+    np.testing.assert_array_equal(read(path, start_s=0.7, end_s=2).signal, record.signal[:, 175:500])
+
+
+def test_times_that_are_not_uniform(tmp_path):
+    jitter = np.cumsum(np.random.default_rng(0).exponential(0.004, len(WAVE)))
+    path = save(tmp_path, "\n".join(["time,II_mV", *(f"{t:.6f},{a}" for t, a in zip(jitter, WAVE, strict=True))]))
+    with pytest.raises(ReadError, match="not uniform"):
+        read(path)
+    record = read(path, fs=250)
+    assert record.n_samples == 400
+    assert any("'time' was left out" in warning for warning in record.warnings)
+
+
+def test_times_that_go_back(tmp_path):
+    lines = [f"{(i if i < 300 else i - 100) / 250:.4f},{a}" for i, a in enumerate(WAVE)]
     with pytest.raises(ReadError, match="not uniform"):
         read(save(tmp_path, "\n".join(["time,II_mV", *lines])))
 
 
-def test_milliseconds_called_time(tmp_path):
+@pytest.mark.parametrize(("scale", "unit"), [(1000, "ms"), (1_000_000, "us"), (1_000_000_000, "ns")])
+def test_times_whose_unit_is_not_said(tmp_path, scale, unit):
+    lines = [f"{1_600_000_000 * 1000 + i * scale // 250},{a}" for i, a in enumerate(WAVE)]
+    record = read(save(tmp_path, "\n".join(["timestamp,II_mV", *lines])))
+    assert record.fs == 250
+    assert any(f"states no unit: taken as {unit}" in warning for warning in record.warnings)
+
+
+def test_a_unit_that_is_said_is_not_bent(tmp_path):
     lines = [f"{i * 4},{a}" for i, a in enumerate(WAVE)]
     with pytest.raises(ReadError, match="Name it time_ms"):
+        read(save(tmp_path, "\n".join(["time_s,II_mV", *lines])))
+
+
+@pytest.mark.parametrize(
+    ("form", "start"),
+    [
+        ("{h}:{m:02d}:{s:06.3f}", None),
+        ("{m:02d}:{s:06.3f}", None),
+        ("[{h:02d}:{m:02d}:{s:06.3f}]", None),
+        ("2021-05-16T{h:02d}:{m:02d}:{s:06.3f}", "2021-05-16T10:15:59"),
+        ("2021/05/16 {h:02d}:{m:02d}:{s:06.3f}Z", "2021-05-16T10:15:59+00:00"),
+        ("16.5.2021 {h:02d}:{m:02d}:{s:06.3f}", "2021-05-16T10:15:59"),
+    ],
+)
+def test_clock_times(tmp_path, form, start):
+    lines = []
+    for i, a in enumerate(WAVE):
+        ms = 59_000 + i * 4
+        lines.append(f"{form.format(h=10, m=15 + ms // 60_000, s=ms % 60_000 / 1000)};{a}")
+    record = read(save(tmp_path, "\n".join(["Time;II [mV]", *lines])))
+    assert (record.fs, record.leads) == (250, ("II",))
+    assert record.signal[0] == pytest.approx(WAVE, abs=1e-6)
+    assert (record.start_time.isoformat() if record.start_time else None) == start
+
+
+def test_clock_times_over_midnight(tmp_path):
+    of_day = [(86_399.5 + i / 250) % 86_400 for i in range(400)]
+    cells = [f"{int(t // 3600):02d}:{int(t // 60 % 60):02d}:{t % 60:06.3f}" for t in of_day]
+    record = read(save(tmp_path, "\n".join(["Time,II_mV", *(f"{c},{a}" for c, a in zip(cells, WAVE, strict=True))])))
+    assert (record.fs, record.n_samples) == (250, 400)
+
+
+def test_quoted_cells_with_decimal_commas(tmp_path):
+    lines = [f'"{a:.4f}","{-a:.4f}"'.replace(".", ",") for a in WAVE]
+    record = read(save(tmp_path, "\n".join(['"I [mV]","II [mV]"', *lines])), fs=250)
+    assert record.leads == ("I", "II")
+    assert record.signal == pytest.approx(np.stack([WAVE, -WAVE]), abs=1e-6)
+
+
+def test_one_column_with_decimal_commas(tmp_path):
+    record = read(save(tmp_path, "\n".join(["II [mV]", *(f"{a:.4f}".replace(".", ",") for a in WAVE)])), fs=250)
+    assert record.leads == ("II",)
+    assert record.signal[0] == pytest.approx(WAVE, abs=1e-6)
+
+
+def test_decimal_commas_between_commas_are_refused(tmp_path):
+    lines = [f"{i / 250:.3f};{a:.4f}".replace(".", ",").replace(";", ",") for i, a in enumerate(WAVE)]
+    with pytest.raises(ReadError, match="4 cells below 2 names"):
         read(save(tmp_path, "\n".join(["time,II_mV", *lines])))
+
+
+@pytest.mark.parametrize("mark", ["# ", "% ", "// ", ""])
+def test_rate_and_unit_in_lines_above(tmp_path, mark):
+    text = f"{mark}Sampling rate: 257.5 Hz\n{mark}Unit: uV\nI,II\n" + "\n".join(rows())
+    record = read(save(tmp_path, text))
+    assert (record.fs, record.leads) == (257.5, ("I", "II"))
+    assert record.signal[0] == pytest.approx(WAVE / 1000, abs=1e-9)
+
+
+def test_names_as_a_comment(tmp_path):
+    np.savetxt(tmp_path / "a.csv", np.stack([np.arange(400) / 250, WAVE], axis=1), delimiter=",", header="time,II [mV]")
+    record = read(tmp_path / "a.csv")
+    assert (record.fs, record.leads) == (250, ("II",))
+
+
+def test_polar_sensor_logger(tmp_path):
+    """Phone and sensor clock, relative milliseconds, microvolts; one packet of 73 samples was lost."""
+    lines = ["Phone timestamp;sensor timestamp [ns];timestamp [ms];ecg [uV]"]
+    for i in [*range(146), *range(219, 400)]:
+        phone = f"2021-05-16T08:08:{46 + i // 73 * 0.56:06.3f}"
+        sensor = 599_631_245_000_000_000 + round(i * 1e9 / 130)
+        lines.append(f"{phone};{sensor};{round(i * 1e3 / 130, 6)};{round(WAVE[i] * 1000)}")
+    record = read(save(tmp_path, "\n".join(lines), "Polar_H10_ECG.txt"))
+    assert (record.format, record.leads) == ("polar", ("ecg",))
+    assert record.fs == pytest.approx(130, rel=1e-6)
+    assert record.n_samples == 400
+    assert np.isnan(record.signal[0, 146:219]).all()
+    assert record.signal[0, 219:] == pytest.approx(WAVE[219:], abs=1e-3)
+
+
+def test_movesense(tmp_path):
+    lines = [f"{i / 128:.3f},{a:.4f}" for i, a in enumerate(WAVE)]
+    text = "\n".join(["# created 2025-08-15T10:36:37.485695Z", "elapsed,ecg [mV]", *lines])
+    record = read(save(tmp_path, text))
+    assert (record.format, record.fs) == ("movesense", 128)
+    assert record.start_time is not None and record.start_time.isoformat() == "2025-08-15T10:36:37.485695+00:00"
 
 
 @pytest.mark.parametrize(("name", "factor"), [("II [mV]", 1), ("II (uV)", 1e-3), ("II_uV", 1e-3), ("II [V]", 1e3)])
@@ -191,7 +307,11 @@ def test_garbage(tmp_path, text, message):
 def test_text_export(formats_folder):
     path = formats_folder / "ecgviewer" / "testing_ecg.txt"
     record = read(path, fs=500, unit="uV")
+    assert (record.format, record.leads) == ("ecgviewer", STANDARD_LEADS)
     assert record.signal.shape == (12, 5000)
     assert record.signal[0, :2] == pytest.approx([0.019, 0.019])
+    one, two, three, avr, avl, avf = record.signal[:6]
+    for off in (two - one - three, avr + (one + two) / 2, avl - one + two / 2, avf - two + one / 2):
+        assert np.median(np.abs(off)) < 0.006  # the names are those of the columns: Einthoven and Goldberger hold
     with pytest.raises(ReadError, match="no sampling rate"):
         read(path)

@@ -1,5 +1,6 @@
 """A small made-up database and a recipe that trains on it in seconds. Synthetic: for mechanics, never for claims."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,11 @@ def made_up_ecg(n_leads: int, n_samples: int, seed: int) -> np.ndarray:
     phase = (time_s - rng.uniform()) % rng.uniform(0.6, 1.1)
     beat = np.exp(-(((phase - 0.2) / 0.012) ** 2)) + 0.25 * np.exp(-(((phase - 0.45) / 0.05) ** 2))
     return (rng.uniform(0.3, 1.5, (n_leads, 1)) * beat + rng.normal(0, 0.01, (n_leads, n_samples))).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def make_ecg() -> Callable[[int, int, int], np.ndarray]:
+    return made_up_ecg
 
 
 class MadeUpCorpus:

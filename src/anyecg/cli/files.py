@@ -43,6 +43,7 @@ class Batch:
                 self.n_asked += 1
                 self._count(error, pattern)
         self.files = list(found)
+        self.many = self.many or len(self.files) > 1  # one archive, or HDF5 file, of several recordings
         self.n_asked += len(self.files)
 
     def run(self, work: Callable[[Path], T], *, streams: bool = False) -> list[T]:
@@ -54,7 +55,7 @@ class Batch:
                 results.append(work(path))
             except BrokenPipeError:
                 raise
-            except (AnyECGError, OSError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001  in a batch a mistake of ours costs one file, not the others
                 self._count(error, str(path))
         return results
 
@@ -69,6 +70,8 @@ class Batch:
             raise error
         self.n_bad += 1
         line = one_line(error)
+        if not isinstance(error, AnyECGError | OSError | ValueError):
+            line = f"{type(error).__name__}: {line} (a mistake in anyecg: please report it; --debug on this file alone)"
         say(f"error: {line}" if where in line else f"error: {where}: {line}")
 
 

@@ -70,6 +70,7 @@ OneFile = Annotated[Path, typer.Argument(metavar="FILE", help="An ECG file of an
 ManyFiles = Annotated[list[str], typer.Argument(metavar="FILE", help="ECG files, folders or quoted globs.")]
 Fs = Annotated[float | None, typer.Option("--fs", help="Sampling rate in Hz, for a file that does not state it.")]
 Unit = Annotated[str | None, typer.Option("--unit", help="Unit of the samples, for a file that does not state it.")]
+FixUnits = Annotated[bool, typer.Option("--fix-units", help="Correct amplitudes that no heart has by a power of 1000.")]
 Start = Annotated[float | None, typer.Option("--start", help="Read from this second on.")]
 End = Annotated[float | None, typer.Option("--end", help="Read up to this second.")]
 ModelName = Annotated[str, typer.Option("--model", help="Name of a model, or a checkpoint folder.")]

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from anyecg.cli.files import check_output, write_whole
 from anyecg.cli.printing import only_json_on_stdout, print_json, say
 from anyecg.cli.program import AsJson, Force, app, need_training
 
@@ -63,7 +64,9 @@ def export(
 
 @app.command()
 def evaluate(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="tokenizer or pretraining")],
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="tokenizer, pretraining, robustness, meaning or restoration")
+    ],
     checkpoint: Annotated[
         str, typer.Argument(metavar="MODEL", help="Name of a model, or a checkpoint folder.")
     ] = "nano",
@@ -89,3 +92,34 @@ def evaluate(
         print(tables(what, measured))
     if keep:
         keep_in_card(open_checkpoint(checkpoint).folder, what, measured)
+
+
+@app.command()
+def codebook(
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Name of a model, or a checkpoint folder.")
+    ] = "nano",
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .html file to write.")] = Path("codebook.html"),
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of the restored databases; without: the checkpoint alone.")
+    ] = None,
+    splits: Annotated[
+        Path | None, typer.Option("--splits", help="CSV of splits; default: splits.csv in --data.")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write an atlas of a model's rhythm codes: what each looks like, and what it goes with in train records."""
+    check_output(output, force, [".html"])
+    need_training()
+    from anyecg.engine import load
+    from anyecg.report.atlas import render
+    from anyecg.training.codebook import make_atlas
+    from anyecg.training.datasets import prepare_databases
+
+    model = load(checkpoint)
+    folder = None
+    if data is not None:
+        folder = prepare_databases(data, splits or data / "splits.csv", model.checkpoint.preparation, say)
+    atlas = make_atlas(model, folder, data, say)
+    write_whole(output, render(atlas).encode())
+    print(f"{output}: {len(atlas.in_order())} codes")

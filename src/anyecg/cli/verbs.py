@@ -16,7 +16,20 @@ from anyecg.cli.printing import (
     to_json,
     warn,
 )
-from anyecg.cli.program import AsJson, End, Force, Fs, ManyFiles, ModelName, OneFile, Start, Unit, app, need_training
+from anyecg.cli.program import (
+    AsJson,
+    End,
+    FixUnits,
+    Force,
+    Fs,
+    ManyFiles,
+    ModelName,
+    OneFile,
+    Start,
+    Unit,
+    app,
+    need_training,
+)
 
 
 @app.command()
@@ -25,6 +38,7 @@ def info(
     as_json: AsJson = False,
     fs: Fs = None,
     unit: Unit = None,
+    fix_units: FixUnits = False,
     start: Start = None,
     end: End = None,
 ) -> None:
@@ -36,7 +50,9 @@ def info(
 
     batch = Batch(files)
     with only_json_on_stdout(as_json):
-        found = batch.run(lambda path: describe(path, read(path, start_s=start, end_s=end, fs=fs, unit=unit)))
+        found = batch.run(
+            lambda path: describe(path, read(path, start_s=start, end_s=end, fs=fs, unit=unit, fix_units=fix_units))
+        )
     if as_json:
         print_json(found if batch.many else found[0])
     else:
@@ -44,28 +60,43 @@ def info(
     batch.finish()
 
 
+OUTPUTS = (
+    "NAME or NAME.hea WFDB; .csv, .tsv a table; .edf EDF+; .dcm DICOM; .scp SCP-ECG; .xml, .aecg HL7 aECG; "
+    ".parquet Parquet; .json a FHIR Observation"
+)
+"""What the suffix of the output means. A literal, since the writers are not imported for ``--help``."""
+
+
 @app.command()
 def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="An ECG file of any known format.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write; its suffix says the format.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help=f"The file to write: {OUTPUTS}.")],
     leads: Annotated[str | None, typer.Option("--leads", help="Keep these leads, in this order: I,II,V1")] = None,
+    flac: Annotated[bool, typer.Option("--flac", help="Pack the signals of WFDB with FLAC, without loss.")] = False,
     fs: Fs = None,
     unit: Unit = None,
+    fix_units: FixUnits = False,
     start: Start = None,
     end: End = None,
     force: Force = False,
 ) -> None:
-    """Write a recording or a slice in another format."""
+    """Write a recording or a slice in another format.
+
+    What the format cannot hold is said in warnings, one line each.
+    """
     from anyecg.leads import standard_name
     from anyecg.readers import read
-    from anyecg.writers import write
+    from anyecg.writers import losses, write
 
-    record = read(source, start_s=start, end_s=end, fs=fs, unit=unit)
+    record = read(source, start_s=start, end_s=end, fs=fs, unit=unit, fix_units=fix_units)
     if leads is not None:
         record = record.pick([standard_name(name) for name in leads.split(",")])
     warn(source, record.warnings)
-    for path in write(record, target, force=force):
+    chosen = "wfdb-flac" if flac else None
+    lost = losses(record, target, format=chosen)
+    for path in write(record, target, format=chosen, force=force):
         print(path)
+    warn(target, tuple(lost))
 
 
 @app.command()
@@ -75,6 +106,7 @@ def tokenize(
     model: ModelName = "nano",
     fs: Fs = None,
     unit: Unit = None,
+    fix_units: FixUnits = False,
     start: Start = None,
     end: End = None,
     force: Force = False,
@@ -88,7 +120,7 @@ def tokenize(
     from anyecg.readers import read
 
     loaded = load(model)
-    prepared = loaded.prepare(read(file, start_s=start, end_s=end, fs=fs, unit=unit))
+    prepared = loaded.prepare(read(file, start_s=start, end_s=end, fs=fs, unit=unit, fix_units=fix_units))
     tokens = loaded.tokenize(prepared)
     warn(file, prepared.warnings)
     write_npz(output, tokens_arrays(tokens))
@@ -107,6 +139,7 @@ def embed(
     model: ModelName = "nano",
     fs: Fs = None,
     unit: Unit = None,
+    fix_units: FixUnits = False,
     start: Start = None,
     end: End = None,
     force: Force = False,
@@ -123,7 +156,7 @@ def embed(
     loaded = load(model)
 
     def row(path: Path) -> tuple[Path, Any, str]:
-        prepared = loaded.prepare(read(path, start_s=start, end_s=end, fs=fs, unit=unit))
+        prepared = loaded.prepare(read(path, start_s=start, end_s=end, fs=fs, unit=unit, fix_units=fix_units))
         warn(path, prepared.warnings)
         return path, loaded.embed(prepared), prepared.id
 
@@ -160,6 +193,7 @@ def analyze(
     model: ModelName = "nano",
     fs: Fs = None,
     unit: Unit = None,
+    fix_units: FixUnits = False,
     start: Start = None,
     end: End = None,
     force: Force = False,
@@ -183,9 +217,10 @@ def analyze(
     from anyecg.report.text import summary
 
     loaded = load(model)
+    loaded.open_graphs()
 
     def work(path: Path) -> dict[str, Any]:
-        result = analyze_one(read(path, start_s=start, end_s=end, fs=fs, unit=unit), loaded)
+        result = analyze_one(read(path, start_s=start, end_s=end, fs=fs, unit=unit, fix_units=fix_units), loaded)
         document = {"path": str(path), **result.to_dict()}
         if report is not None:
             write_report(result, report, force=force)
@@ -206,6 +241,70 @@ def analyze(
     elif report is not None:
         say(f"{report}: written")
     batch.finish()
+
+
+@app.command()
+def restore(
+    file: OneFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; its suffix says the format.")],
+    leads: Annotated[
+        str | None, typer.Option("--leads", help="Fill these leads: V3,V5. Absent ones are added.")
+    ] = None,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Fill the leads whose signal quality makes them unusable.")
+    ] = False,
+    band: Annotated[Path | None, typer.Option("--band", help="A .npz for the draws' 5th and 95th percentile.")] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Report on the result: a .html, .png or .json.")
+    ] = None,
+    model: ModelName = "nano",
+    fs: Fs = None,
+    unit: Unit = None,
+    start: Start = None,
+    end: End = None,
+    force: Force = False,
+) -> None:
+    """Fill missing or corrupted leads: by algebra where it is exact, else generated by the model.
+
+    What was measured stays as it was. Generated leads are a guess, for research, and are marked as restored.
+    """
+    if (leads is None) == (not auto):
+        raise ValueError("say which leads to fill: either --leads V3,V5 or --auto")
+    if band is not None:
+        check_output(band, force, [".npz"])
+    if report is not None:
+        check_output(report, force, [".html", ".png", ".json"])
+    from anyecg.analysis import analyze as analyze_one
+    from anyecg.engine import load
+    from anyecg.leads import standard_name
+    from anyecg.readers import read
+    from anyecg.report import write_report
+    from anyecg.tasks.restore import restore as fill
+    from anyecg.tasks.restore import without_unusable
+    from anyecg.writers import write
+
+    loaded = load(model)
+    source = read(file, start_s=start, end_s=end, fs=fs, unit=unit)
+    record = loaded.prepare(source)
+    asked = [] if leads is None else [standard_name(name) for name in leads.split(",")]
+    if auto:
+        record, asked = without_unusable(source, record)
+        if not asked:
+            say(f"{file}: no lead is unusable; nothing to restore")
+            return
+    found = fill(record, loaded, asked)
+    for path in write(found.record, output, force=force):
+        print(path)
+    if band is not None:
+        rows = {"leads": found.record.leads, "low_mv": found.low_mv, "high_mv": found.high_mv, "fs_hz": found.record.fs}
+        write_npz(band, rows)
+        print(band)
+    if report is not None:
+        write_report(analyze_one(found.record, loaded), report, force=force)
+        print(report)
+    for kind, names in (("computed from other leads", found.record.derived), ("generated", found.record.restored)):
+        if kept := [name for name in found.record.leads if name in names and name in asked]:
+            say(f"{kind}: {', '.join(kept)}")
 
 
 @app.command()

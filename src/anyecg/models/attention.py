@@ -1,14 +1,20 @@
-"""Cardio-sparse attention: a token looks along its own lead, and across the leads at its own time.
+"""Attention on the lead x time grid. Cardio-sparse: a token looks along its own lead, and across at its own time.
 
 Method: Cross-Mask attention of AnyECG (arXiv 2411.17711). With tolerance 0 it is CroPA, cross-pattern attention, of
-ECG-JEPA (arXiv 2410.08559), which had the idea first.
+ECG-JEPA (arXiv 2410.08559), which had the idea first. Beside it what it stands between: the own lead alone, and all
+tokens of all leads.
 
 Shapes: B batch, H heads, L leads, P positions (fragments in time), D width, d width of one head.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Reach = Literal["cardio-sparse", "own-lead", "full"]
+"""What a token may look at."""
 
 
 def cardio_sparse_attention(q: Tensor, k: Tensor, v: Tensor, valid: Tensor, tolerance: int = 0) -> Tensor:
@@ -56,6 +62,20 @@ def cardio_sparse_attention(q: Tensor, k: Tensor, v: Tensor, valid: Tensor, tole
     return along @ v + mixed_across.transpose(2, 3)  # (B, H, L, P, d)
 
 
+def own_lead_attention(q: Tensor, k: Tensor, v: Tensor, valid: Tensor) -> Tensor:
+    """Attend to the own lead only, at any time; arguments as in `cardio_sparse_attention`."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (B, H, L, P, P)
+    scores = scores.masked_fill(~valid[:, None, :, None, :], torch.finfo(scores.dtype).min)
+    return scores.softmax(dim=-1).to(v.dtype) @ v
+
+
+def full_attention(q: Tensor, k: Tensor, v: Tensor, valid: Tensor) -> Tensor:
+    """Attend to every token of every lead; arguments as in `cardio_sparse_attention`."""
+    shape = q.shape[2:4]
+    q, k, v = (x.flatten(2, 3).unsqueeze(2) for x in (q, k, v))  # as if all leads were one: (B, H, 1, L P, d)
+    return own_lead_attention(q, k, v, valid.flatten(1).unsqueeze(1)).squeeze(2).unflatten(2, shape)
+
+
 def _shifted(x: Tensor, shift: int, dim: int) -> Tensor:
     """Return y with y[p] = x[p + shift] along ``dim``; zero (False) outside."""
     if shift == 0:
@@ -69,11 +89,14 @@ def _shifted(x: Tensor, shift: int, dim: int) -> Tensor:
     return torch.cat([edge, x.narrow(dim, 0, inner)], dim=dim)
 
 
-class CardioSparseBlock(nn.Module):
-    """One pre-norm Transformer layer with cardio-sparse attention: (B, L, P, D) -> (B, L, P, D)."""
+class GridBlock(nn.Module):
+    """One pre-norm Transformer layer on the lead x time grid: (B, L, P, D) -> (B, L, P, D)."""
 
-    def __init__(self, width: int, n_heads: int, tolerance: int = 0, dropout: float = 0.0) -> None:
+    def __init__(
+        self, width: int, n_heads: int, tolerance: int = 0, dropout: float = 0.0, reach: Reach = "cardio-sparse"
+    ) -> None:
         super().__init__()
+        self.reach = reach
         self.n_heads = n_heads
         self.tolerance = tolerance
         self.attention_norm = nn.LayerNorm(width)
@@ -85,10 +108,15 @@ class CardioSparseBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def attend(self, x: Tensor, valid: Tensor) -> Tensor:
-        """Mix tokens along leads and across leads."""
+        """Mix tokens along leads and, if the reach allows, across leads."""
         qkv = self.qkv(x).unflatten(-1, (3, self.n_heads, -1))  # (B, L, P, 3, H, d)
         q, k, v = qkv.permute(3, 0, 4, 1, 2, 5).unbind()  # each (B, H, L, P, d)
-        mixed = cardio_sparse_attention(q, k, v, valid, self.tolerance)
+        if self.reach == "own-lead":
+            mixed = own_lead_attention(q, k, v, valid)
+        elif self.reach == "full":
+            mixed = full_attention(q, k, v, valid)
+        else:
+            mixed = cardio_sparse_attention(q, k, v, valid, self.tolerance)
         return self.project(mixed.permute(0, 2, 3, 1, 4).flatten(-2))  # (B, L, P, D)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:

@@ -5,7 +5,9 @@ Method: AnyECG (arXiv 2411.17711), masked pre-training with cardio-sparse attent
 Departures, ours. A code enters as its direction in the tokenizer's codebook, and is guessed by comparing a query with
 these directions: similar codes look similar from the first step on. (With tables learned from nothing, 340 steps had
 not left the unigram plateau.) The amplitude of each lead, which the codes do not carry, enters as a vector of its
-own; a recording of unknown gain has a learned "unknown" in its place, and so have hidden leads.
+own; a recording of unknown gain has a learned "unknown" in its place, and so have hidden leads. Of these the amplitude
+is guessed, too: a generated lead is in mV. And the record's age, weight and sex are guessed, where known, as the
+paper's tokenizer does: what tells them apart is slow to show in single fragments.
 
 Shapes: B windows, L leads, P fragments, K levels, V codebook size, C code dimensions, D width.
 """
@@ -14,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anyecg.models.attention import CardioSparseBlock
+from anyecg.models.attention import GridBlock
+from anyecg.models.demography import Demography, read_demography
 from anyecg.models.sizes import EncoderConfig, TokenizerConfig
 
 
@@ -37,11 +40,14 @@ class Encoder(nn.Module):
         self.amplitude = nn.Sequential(nn.Linear(1, width), nn.GELU(), nn.Linear(width, width))
         self.unknown_amplitude = nn.Parameter(torch.randn(width) * 0.02)
         self.blocks = nn.ModuleList(
-            CardioSparseBlock(width, config.n_heads, config.tolerance, config.dropout) for _ in range(config.n_layers)
+            GridBlock(width, config.n_heads, config.tolerance, config.dropout, config.reach)
+            for _ in range(config.n_layers)
         )
         self.norm = nn.LayerNorm(width)
         self.to_query = nn.Linear(width, self.n_levels * tokenizer.code_dim)
         self.log_frequency = nn.Parameter(torch.zeros(self.n_levels, self.codebook_size))
+        self.to_amplitude = nn.Linear(width, 1)
+        self.to_demography = nn.Linear(width, 4)
 
     def embed(self, codes: Tensor, mask: Tensor, lead_ids: Tensor, log_scale: Tensor, scale_known: Tensor) -> Tensor:
         """Look codes up; hide those under the mask: -> (B, L, P, D)."""
@@ -91,3 +97,13 @@ class Encoder(nn.Module):
         queries = self.to_query(x).unflatten(-1, (self.n_levels, -1)).unsqueeze(-2)  # (..., K, 1, C)
         logits = (queries @ F.normalize(self.codebooks, dim=-1).transpose(-1, -2)).squeeze(-2)  # (..., K, V)
         return logits + self.log_frequency
+
+    def guess_amplitude(self, x: Tensor, valid: Tensor) -> Tensor:
+        """Turn the last layer (B, L, P, D) into the natural logarithm of each lead's RMS in mV, (B, L)."""
+        share = valid.unsqueeze(-1).to(x.dtype)
+        of_lead = (x * share).sum(dim=2) / share.sum(dim=2).clamp_min(1)  # (B, L, D)
+        return self.to_amplitude(of_lead).squeeze(-1)
+
+    def guess_demography(self, x: Tensor, valid: Tensor) -> Demography:
+        """Turn the last layer (B, L, P, D) into age, weight and sex of each record."""
+        return read_demography(x, valid, self.to_demography)

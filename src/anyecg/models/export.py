@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anyecg.checkpoint import FORMAT_VERSION, file_sha256
+from anyecg.checkpoint import FORMAT_VERSION, file_sha256, open_checkpoint
 from anyecg.models.encoder import Encoder
 from anyecg.models.sizes import ModelConfig
 from anyecg.models.tokenizer import Tokenizer
@@ -51,7 +51,11 @@ class TokenizerDecoderGraph(nn.Module):
 
 
 class EncoderGraph(nn.Module):
-    """A window's codes -> the chosen layer's embeddings (B, L, P, D), and -log p of each code, nats (B, L, P, K)."""
+    """A window's codes -> embeddings of the chosen layer, and what the model thinks of each place.
+
+    ``embeddings`` (B, L, P, D); ``nll`` (B, L, P, K), -log p of each code, nats; ``log_p`` (B, L, P, K, V) of all
+    codes; ``log_rms`` (B, L), the guessed natural logarithm of each lead's RMS in mV.
+    """
 
     def __init__(self, encoder: Encoder, layer: int) -> None:
         super().__init__()
@@ -60,12 +64,12 @@ class EncoderGraph(nn.Module):
 
     def forward(
         self, codes: Tensor, valid: Tensor, mask: Tensor, lead_ids: Tensor, log_scale: Tensor, scale_known: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Encode."""
         layers = self.encoder(codes, valid, mask, lead_ids, log_scale, scale_known)
         log_p = self.encoder.guess(layers[-1]).log_softmax(dim=-1)  # (B, L, P, K, V)
         nll = -log_p.gather(-1, codes.clamp_min(0).unsqueeze(-1)).squeeze(-1)
-        return layers[self.layer], nll
+        return layers[self.layer], nll, log_p, self.encoder.guess_amplitude(layers[-1], valid)
 
 
 def write_checkpoint(
@@ -145,14 +149,24 @@ def load_networks(folder: Path) -> tuple[Tokenizer, Encoder]:
     """Return the torch networks of a checkpoint folder, float32, in eval mode. The load is strict."""
     from safetensors.torch import load_file
 
-    sizes = ModelConfig(**json.loads((folder / "config.json").read_text())["model"])
+    config = open_checkpoint(folder).config
+    sizes = ModelConfig(**config["model"])
     tokenizer = Tokenizer(sizes.tokenizer)
     state = {name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()}
     training_only = {"quantizer.counts": tokenizer.quantizer.counts, "quantizer.started": torch.tensor(True)}
     tokenizer.load_state_dict(_part(state, "tokenizer.") | training_only)
     encoder = Encoder(sizes.encoder, sizes.tokenizer, tokenizer.quantizer.codebooks)
-    encoder.load_state_dict(_part(state, "encoder."))
+    encoder_state = _part(state, "encoder.")
+    if config.get("upgraded_from") == 1:
+        encoder_state = with_new_heads(encoder_state, encoder)
+    encoder.load_state_dict(encoder_state)
     return tokenizer.eval(), encoder.eval()
+
+
+def with_new_heads(state: dict[str, Tensor], encoder: Encoder) -> dict[str, Tensor]:
+    """Upgrade weights of checkpoint format 1, which had no heads for amplitude and demography: zeros, untrained."""
+    heads = ("to_amplitude.weight", "to_amplitude.bias", "to_demography.weight", "to_demography.bias")
+    return {name: torch.zeros_like(encoder.state_dict()[name]) for name in heads} | state
 
 
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -188,7 +202,7 @@ def _graphs(
             "tokenizer_decoder.onnx",
             *(TokenizerDecoderGraph(tokenizer), {"codes": codes, **on_tokens}, ["samples"], n_block),
         ),
-        ("encoder.onnx", EncoderGraph(encoder, layer), window, ["embeddings", "nll"], n_window),
+        ("encoder.onnx", EncoderGraph(encoder, layer), window, ["embeddings", "nll", "log_p", "log_rms"], n_window),
     ]
 
 

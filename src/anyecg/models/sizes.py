@@ -8,6 +8,8 @@ Measured parameter counts: ``anyecg models --presets``.
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from anyecg.leads import STANDARD_LEADS
+from anyecg.models.attention import Reach
+from anyecg.tokens import Scope
 
 UNKNOWN_LEAD = "unknown"
 TRAINED_LEADS = (UNKNOWN_LEAD, *STANDARD_LEADS, "MLII")
@@ -35,8 +37,11 @@ class TokenizerConfig(BaseModel):
     encoder_layers: int = 4
     decoder_layers: int = 2
     tolerance: int = 0
-    n_levels: int = 4
-    codebook_size: int = 1024
+    encoder_reach: Reach = "own-lead"
+    decoder_reach: Reach = "cardio-sparse"
+    scale_per: Scope = "lead"
+    n_levels: int = 6
+    codebook_size: int = 256
     code_dim: int = 64
     decay: float = 0.99
     codebook_gradient: bool = False
@@ -60,6 +65,7 @@ class EncoderConfig(BaseModel):
     n_layers: int = 6
     n_heads: int = 6
     tolerance: int = 0
+    reach: Reach = "cardio-sparse"
     max_fragments: int = 60
     dropout: float = 0.0
 
@@ -79,7 +85,12 @@ PRESETS: dict[str, ModelConfig] = {
     "nano": ModelConfig(),
     "paper": ModelConfig(
         tokenizer=TokenizerConfig(
-            fragment_samples=300, block_fragments=60, n_levels=1, codebook_size=8192, codebook_gradient=True
+            fragment_samples=300,
+            block_fragments=60,
+            encoder_reach="cardio-sparse",
+            n_levels=1,
+            codebook_size=8192,
+            codebook_gradient=True,
         ),
     ),
     "small": ModelConfig(

@@ -6,6 +6,8 @@ Method: AnyECG (arXiv 2411.17711), ECG tokenizer with multi-view decoder; layer 
 Departures, all ours:
 - the embedding of a fragment is convolution *plus* a linear view of the samples, plus the log of its amplitude;
 - the decoder is a Transformer that sees all codes of a block, so that fragments meet without seams;
+- by configuration the encoder looks along the own lead only: a lead's codes then do not depend on which other leads
+  were recorded, while the decoder still draws on all of them;
 - losses are means, not sums; demography is read from the record, with unknown attributes masked;
 - wavelet bands above the source's own Nyquist rate carry no loss.
 
@@ -20,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anyecg.models.attention import CardioSparseBlock
+from anyecg.models.attention import GridBlock
+from anyecg.models.demography import Demography, read_demography
 from anyecg.models.quantizer import Quantized, ResidualCosineQuantizer
 from anyecg.models.sizes import TokenizerConfig
 
@@ -57,16 +60,20 @@ class FragmentEmbedding(nn.Module):
 class Views(NamedTuple):
     """What the decoder makes of the codes.
 
-    ``samples`` (B, L, P, S) in units of the block's scale; ``wavelet`` (B, L, P, W) normalised coefficients;
-    ``age`` (B,) in units of 20 years around 60; ``weight`` (B,) in units of 15 kg around 75; ``sex`` (B, 2) logits
-    (female, male).
+    ``samples`` (B, L, P, S) in units of the block's scale; ``wavelet`` (B, L, P, W) normalised coefficients.
     """
 
     samples: Tensor
     wavelet: Tensor
-    age: Tensor
-    weight: Tensor
-    sex: Tensor
+    demography: Demography
+
+
+class Encoded(NamedTuple):
+    """What one training pass returns: unit vectors before quantisation (B, L, P, C), their codes, the views."""
+
+    z: Tensor
+    quantized: Quantized
+    views: Views
 
 
 class Tokenizer(nn.Module):
@@ -83,7 +90,8 @@ class Tokenizer(nn.Module):
         self.encoder_time = nn.Parameter(torch.randn(config.block_fragments, width) * 0.02)
         self.encoder_lead = nn.Parameter(torch.randn(len(config.lead_names), width) * 0.02)
         self.encoder = nn.ModuleList(
-            CardioSparseBlock(width, config.n_heads, config.tolerance) for _ in range(config.encoder_layers)
+            GridBlock(width, config.n_heads, config.tolerance, reach=config.encoder_reach)
+            for _ in range(config.encoder_layers)
         )
         self.to_code = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.code_dim))
         self.quantizer = ResidualCosineQuantizer(
@@ -97,7 +105,8 @@ class Tokenizer(nn.Module):
         self.decoder_time = nn.Parameter(torch.randn(config.block_fragments, width) * 0.02)
         self.decoder_lead = nn.Parameter(torch.randn(len(config.lead_names), width) * 0.02)
         self.decoder = nn.ModuleList(
-            CardioSparseBlock(width, config.n_heads, config.tolerance) for _ in range(config.decoder_layers)
+            GridBlock(width, config.n_heads, config.tolerance, reach=config.decoder_reach)
+            for _ in range(config.decoder_layers)
         )
         self.decoder_norm = nn.LayerNorm(width)
         self.morphology = nn.Linear(width, config.fragment_samples)
@@ -132,17 +141,15 @@ class Tokenizer(nn.Module):
         """Codes (B, L, P, K) -> samples (B, L, P, S), in units of the block's scale."""
         return self.morphology(self._decode(self.quantizer.lookup(codes), valid, lead_ids))
 
-    def forward(self, samples: Tensor, valid: Tensor, lead_ids: Tensor) -> tuple[Views, Quantized]:
+    def forward(self, samples: Tensor, valid: Tensor, lead_ids: Tensor) -> Encoded:
         """Encode, quantise, decode into all views. Only valid tokens teach the codebooks."""
         z = self.encode(samples, valid, lead_ids)
         quantized = self.quantizer(z[valid])
         vectors = torch.zeros_like(z)
         vectors[valid] = quantized.vectors
         x = self._decode(vectors, valid, lead_ids)
-        share = valid.unsqueeze(-1).to(x.dtype)
-        record = (x * share).sum(dim=(1, 2)) / share.sum(dim=(1, 2)).clamp_min(1)  # (B, D)
-        age, weight, sex = self.demography(record).float().split([1, 1, 2], dim=-1)
-        return Views(self.morphology(x), self.frequency(x), age[:, 0], weight[:, 0], sex), quantized
+        demography = read_demography(x, valid, self.demography)
+        return Encoded(z, quantized, Views(self.morphology(x), self.frequency(x), demography))
 
     def wavelet_view(self, samples: Tensor) -> Tensor:
         """Return the frequency view's target: samples (B, L, P, S) -> normalised wavelet coefficients (B, L, P, W)."""

@@ -1,19 +1,44 @@
 """Source file -> Record. One file a format or family; the content decides which, the suffix only where it cannot."""
 
+import re
 import threading
 import warnings as python_warnings
 from pathlib import Path
 from types import ModuleType
 
 from anyecg.errors import MissingDependency, ReadError
-from anyecg.readers import dicom, edf, tables, vendor, wfdb_files
+from anyecg.readers import (
+    apple,
+    archives,
+    arrays,
+    dicom,
+    edf,
+    fhir,
+    hdf5,
+    ishne,
+    json_files,
+    kardia,
+    matlab,
+    parquet,
+    scp,
+    tables,
+    vendor,
+    wfdb_files,
+    xml_exports,
+)
 from anyecg.readers.audit import audit
 from anyecg.readers.slices import check_seconds
-from anyecg.readers.sources import HEAD_BYTES, find_files, locate, unknown
+from anyecg.readers.sources import HEAD_BYTES, find_files, locate, split_inner, unknown
 from anyecg.readers.units import check_arguments
 from anyecg.record import Record
 
-READERS: list[ModuleType] = [wfdb_files, dicom, edf, tables, vendor]
+READERS: list[ModuleType] = [
+    *(wfdb_files, dicom, edf, scp, ishne, xml_exports),
+    # arrays before archives: NPZ is a zip
+    *(arrays, archives, hdf5, matlab, parquet, kardia, fhir, apple),
+    # what is known by little comes after what is known by a mark: any text, any JSON
+    *(tables, vendor, json_files),
+]
 """The first whose ``sniff(head, path)`` says yes reads the file."""
 
 __all__ = ["READERS", "find_files", "read"]
@@ -32,24 +57,29 @@ def read(
     end_s: float | None = None,
     fs: float | None = None,
     unit: str | None = None,
+    fix_units: bool = False,
 ) -> Record:
     """Read an ECG of any format that one of `READERS` knows.
 
     Parameters
     ----------
     path : str or Path
-        The file; of a WFDB record the header, a signal file, or the name without suffix.
+        The file; of a WFDB record the header, a signal file, or the name without suffix. A recording inside a file
+        of several is named behind it: ``records.zip/ward/a.edf``, ``exams.hdf5/1234``, ``exams.hdf5#3``.
     start_s, end_s : float, optional
         Read only this slice, in seconds from the first sample; an end beyond the record's end is the record's end.
     fs : float, optional
         Sampling rate in Hz, for a file that does not state it.
     unit : {"mV", "uV", "V", "nV"}, optional
         Of the numbers, for a file that does not state it.
+    fix_units : bool
+        Correct amplitudes that no heart has by the power of 1000 that makes them plausible; a warning says so. Without
+        it they are only warned of.
 
     Returns
     -------
     Record
-        Its ``warnings`` say what had to be bent.
+        Its ``warnings`` say what had to be bent, and what looks wrong (`anyecg.readers.audit`).
 
     Raises
     ------
@@ -65,16 +95,29 @@ def read(
     """
     check_seconds(start_s, end_s)
     check_arguments(fs, unit)
-    file, head = locate(Path(path))
-    reader = next((reader for reader in READERS if reader.sniff(head[:HEAD_BYTES], file)), None)
+    return audit(str(path), read_source(Path(path), start_s, end_s, fs, unit), fix_units=fix_units)
+
+
+def read_source(path: Path, start_s: float | None, end_s: float | None, fs: float | None, unit: str | None) -> Record:
+    """Read a file without the audits: for readers of files in which others lie.
+
+    Raises
+    ------
+    ReadError
+        See `read`.
+    """
+    file, head = locate(path)
+    on_disk, inner = split_inner(file)
+    reader = next((reader for reader in READERS if reader.sniff(head[:HEAD_BYTES], on_disk)), None)
     if reader is None:
-        raise unknown(file, head)
+        raise unknown(on_disk, head)
+    if inner and not getattr(reader, "SEVERAL", False):
+        raise ReadError(f"{on_disk}: a file of one recording, expected no {inner!r} behind it. Name the file alone.")
     with _WARNING_FILTERS, python_warnings.catch_warnings(record=True) as caught:
         python_warnings.simplefilter("always")
         record = _run(reader, file, start_s, end_s, fs, unit)
     messages = dict.fromkeys(_one_line(str(w.message)) for w in caught if _about_the_file(w))
-    record = record.with_warning(*list(messages)[:MAX_WARNINGS])
-    return audit(str(path), record)
+    return record.with_warning(*list(messages)[:MAX_WARNINGS])
 
 
 def _run(
@@ -107,6 +150,6 @@ def _one_line(text: str) -> str:
 def _about_the_file(warning: python_warnings.WarningMessage) -> bool:
     """Return whether a library's warning tells the user something about the file, not a developer about code."""
     developers = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning, ImportWarning)
-    # Said by pydicom of any odd identifier, and by ecgdatakit of what the vendor reader asked for.
-    noise = ("Invalid value for VR", "auto_scale=False")
-    return not issubclass(warning.category, developers) and not str(warning.message).startswith(noise)
+    # Said by pydicom of any odd identifier, and by ecgdatakit of what the vendor reader asked for, or puts right.
+    noise = re.compile(r"Invalid value for VR|auto_scale=False|Sampling rate [\d.]+ Hz is not an integer; rounded")
+    return not issubclass(warning.category, developers) and not noise.match(str(warning.message))

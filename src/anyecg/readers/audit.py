@@ -1,16 +1,25 @@
-"""What is checked of every record, whatever reader made it."""
+"""What is checked of every record, whatever reader made it. The questions themselves are in `anyecg.readers.audits`."""
 
 import numpy as np
 
 from anyecg.errors import ReadError
 from anyecg.leads import unique_names
+from anyecg.readers.audits.gain import implausible_gain
+from anyecg.readers.audits.limbs import identical_leads, inverted_lead_one, limb_contradictions
+from anyecg.readers.audits.missing import clipped_leads, gaps, standstills, without_marks
+from anyecg.readers.audits.rate import wrong_rate
 from anyecg.record import Record
 
-LARGEST_MV = 40.0
-"""No lead on the skin spans more; a paced or athletic heart stays below 15 mV."""
-
-SMALLEST_MV = 0.02
-"""A recorded lead spans more: 20 uV is the noise of an amplifier."""
+QUESTIONS = (
+    standstills,
+    gaps,
+    clipped_leads,
+    identical_leads,
+    limb_contradictions,
+    inverted_lead_one,
+    wrong_rate,
+)
+"""Each is given the record after infinities, marks and, if asked for, the unit were put right."""
 
 
 def rows_with_names(where: str, raw_names: list[str], warnings: list[str]) -> tuple[str, ...]:
@@ -21,8 +30,16 @@ def rows_with_names(where: str, raw_names: list[str], warnings: list[str]) -> tu
     return names
 
 
-def audit(where: str, record: Record) -> Record:
-    """Return the record, checked: infinities as NaN, and warnings for what looks wrong.
+def audit(where: str, record: Record, *, fix_units: bool = False) -> Record:
+    """Return the record, checked: infinities and missing-sample marks as NaN, and warnings for what looks wrong.
+
+    Parameters
+    ----------
+    where : str
+        The source, for messages.
+    record : Record
+    fix_units : bool
+        Correct amplitudes that only a wrong unit explains, by a power of 1000; without it they are only said.
 
     Raises
     ------
@@ -35,64 +52,16 @@ def audit(where: str, record: Record) -> Record:
             "Check that the file is complete."
         )
     found: list[str] = []
-    infinite = np.isinf(record.signal)
-    if infinite.any():
-        signal = np.where(infinite, np.float32(np.nan), record.signal)
-        record = record.with_(signal=signal)
-        found.append(f"{int(infinite.sum())} infinite samples were taken as not recorded")
-    found += implausible_amplitudes(record)
-    found += identical_leads(record)
+    # Row by row: of a day-long record a mask of all samples would take half a gigabyte.
+    n_infinite = [int(np.isinf(row).sum()) for row in record.signal]
+    if any(n_infinite):
+        record = record.with_(signal=np.where(np.isinf(record.signal), np.float32(np.nan), record.signal))
+        found.append(f"{sum(n_infinite)} infinite samples were taken as not recorded")
+    with np.errstate(all="ignore"):  # numbers up to 1e38, which a damaged file may hold, overflow when squared
+        record, said = without_marks(record)
+        found += said
+        record, said = implausible_gain(record, fix=fix_units)
+        found += said
+        for question in QUESTIONS:
+            found += question(record)
     return record.with_warning(*(message for message in found if message not in record.warnings))
-
-
-def implausible_amplitudes(record: Record) -> list[str]:
-    """Return a warning if the amplitudes look like a wrong unit.
-
-    The span is that between the 0.5th and 99.5th percentile, the largest over the leads, so that a spike or one
-    lead that is off does not count; the wander is taken out by differencing with the median of each second.
-    """
-    spans = [span for row in record.signal if (span := _span_mv(row, record.fs)) is not None]
-    if not spans or not record.gain_known:
-        return []
-    largest, middle = max(spans), float(np.median(spans))
-    if middle > LARGEST_MV:
-        return [f"an amplitude of {middle:.4g} mV is implausible: probably a unit error, or leads that are off"]
-    if 0 < largest < SMALLEST_MV:
-        return [f"an amplitude of {largest:.4g} mV is implausible: probably a unit error, or nothing was connected"]
-    if largest == 0:
-        return ["every lead is flat"]
-    return []
-
-
-def _span_mv(row: np.ndarray, fs: float) -> float | None:
-    """Return the robust span of one lead in mV, wander removed; None if nothing was recorded."""
-    n_second = max(1, round(fs))
-    row = row[: 600 * n_second]  # ten minutes tell
-    n_whole = len(row) // n_second * n_second
-    if n_whole:
-        seconds = row[:n_whole].reshape(-1, n_second)
-        recorded = np.isfinite(seconds).all(axis=1)
-        if recorded.any():
-            row = (seconds[recorded] - np.median(seconds[recorded], axis=1, keepdims=True)).ravel()
-    row = row[np.isfinite(row)]
-    if len(row) == 0:
-        return None
-    low, high = np.percentile(row, [0.5, 99.5])
-    return float(high - low)
-
-
-def identical_leads(record: Record) -> list[str]:
-    """Return a warning for leads that are the same, sample for sample, and not flat."""
-    seen: dict[bytes, str] = {}
-    same: list[str] = []
-    for name, row in zip(record.leads, record.signal, strict=True):
-        recorded = row[np.isfinite(row)]
-        if len(recorded) < 2 or recorded.min() == recorded.max():
-            continue
-        # A part of a day-long lead is compared: enough to tell two measured leads apart.
-        key = np.ascontiguousarray(row[:100_000]).tobytes()
-        if key in seen:
-            same.append(f"{name} = {seen[key]}")
-        else:
-            seen[key] = name
-    return [f"leads are identical: {', '.join(same)}"] if same else []

@@ -62,7 +62,8 @@ def _raise_rate(row: np.ndarray, from_hz: float, to_hz: float) -> np.ndarray:
         return np.full(round(len(row) * to_hz / from_hz), np.nan)
     times = np.arange(len(row))
     bridged = np.interp(times, times[recorded], row[recorded])
-    pad = ceil(from_hz)  # a second of point reflection at either end: no ringing from a sudden start
+    # A second of point reflection at either end: no ringing from a sudden start. A rate may claim 1e9 Hz.
+    pad = min(ceil(from_hz), len(row))
     if len(row) == 1:
         extended = np.pad(bridged, pad, mode="edge")
     else:

@@ -1,5 +1,6 @@
 """DICOM ECG waveforms (PS3.3 C.10.9, the Waveform module; A.34, the ECG objects)."""
 
+import io
 import re
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,9 +11,11 @@ import numpy as np
 from anyecg.errors import ReadError
 from anyecg.leads import KNOWN_LEADS, standard_name
 from anyecg.readers.audit import rows_with_names
-from anyecg.readers.channels import says_ecg, says_other
+from anyecg.readers.channels import says_ecg, says_other, to_one_rate
+from anyecg.readers.dicom_notes import annotations_of
+from anyecg.readers.notes import with_notes
 from anyecg.readers.patient import age_at, age_from_text, sex_from_text
-from anyecg.readers.slices import sample_range
+from anyecg.readers.slices import check_size, sample_range
 from anyecg.readers.units import mv_per, rate_of, unit_of
 from anyecg.record import Record, runs_of
 
@@ -26,8 +29,11 @@ SCP_LEADS = {
 """Lead numbers shared by SCP-ECG ("5.6.3-9-N") and ISO 11073 ("2:N"): PS3.16 CID 3001."""
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
-MAX_DEFLATED_BYTES = 500_000
-"""zlib packs at most 1032 bytes into one: half a GB when unpacked."""
+MAX_INFLATED_BYTES = 20_000_000
+"""Of a deflated file: 12 leads for a quarter of an hour at 1000 Hz. zlib packs up to 1032 bytes into one."""
+
+LONGEST_OFFSET_S = 3600.0
+"""Groups of one ECG are recorded within seconds; a damaged offset would ask for any amount of memory."""
 
 PADDING_SHORTEST_S = 0.2
 """No lead stays at one count this long while it records."""
@@ -42,7 +48,10 @@ def sniff(head: bytes, path: Path) -> bool:
 
 
 def read(path: Path, start_s: float | None, end_s: float | None, fs: float | None, unit: str | None) -> Record:
-    """Read the rhythm of a DICOM ECG: of several multiplex groups the longest, which also has the most channels.
+    """Read the rhythm of a DICOM ECG: all multiplex groups that were measured, each lead at its time.
+
+    12 leads are often stored as several groups of simultaneous leads. Derived groups, such as a median beat, are
+    reported and left out.
 
     Raises
     ------
@@ -52,27 +61,31 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     import pydicom
 
     where = str(path)
-    syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID")
-    if syntax == DEFLATED and path.stat().st_size > MAX_DEFLATED_BYTES:
-        raise ReadError(
-            f"{where}: a deflated file of {path.stat().st_size} bytes, expected at most {MAX_DEFLATED_BYTES}: it may "
-            "grow a thousandfold. Save it as Explicit VR Little Endian."
-        )
-    dataset = pydicom.dcmread(path)
+    _check_inflated(path)
+    with _Bounded(path.open("rb", buffering=0), path.stat().st_size) as file:
+        dataset = pydicom.dcmread(file)
     if not dataset.get("WaveformSequence"):
         kind = dataset.get("Modality") or "unknown modality"
         raise ReadError(f"{where}: a DICOM file without waveforms ({kind}), expected an ECG. Choose another file.")
     warnings: list[str] = []
-    group = _rhythm(list(dataset.WaveformSequence), warnings)
-    rate = rate_of(where, float(group.SamplingFrequency), fs)
-    counts = _samples(where, group, dataset.original_encoding[1] is not False)
-    first, last = sample_range(where, counts.shape[1], rate, start_s, end_s, warnings)
-    signal, names, gain_known = _leads(where, group, counts[:, first:last], unit, warnings)
+    groups = _rhythm(list(dataset.WaveformSequence), warnings)
+    rate = rate_of(where, max(float(group.SamplingFrequency) for group in groups), fs)
+    little_endian = dataset.original_encoding[1] is not False
+    if len(groups) == 1:
+        stored, padded = _samples(where, groups[0], little_endian)
+        first, last = sample_range(where, stored.shape[1], rate, start_s, end_s, warnings)
+        cut = np.array(stored[:, first:last], dtype=np.float64)
+        cut[padded[:, first:last]] = np.nan
+        signal, names, gain_known = _leads(where, groups[0], cut, unit, warnings)
+    else:
+        whole, names, gain_known = _together(where, groups, little_endian, unit, warnings)
+        first, last = sample_range(where, whole.shape[1], rate, start_s, end_s, warnings)
+        signal = whole[:, first:last]
 
     start_time = _start_time(dataset)
     age = age_from_text(str(dataset.get("PatientAge") or ""))
     weight = dataset.get("PatientWeight")
-    return Record(
+    record = Record(
         signal=signal,
         fs=rate,
         leads=rows_with_names(where, names, warnings),
@@ -84,35 +97,129 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
         start_time=start_time + timedelta(seconds=first / rate) if start_time else None,
         start_s=first / rate,
         gain_known=gain_known,
+        annotations=annotations_of(dataset, groups[0], names, first / rate, last / rate),
         warnings=tuple(warnings),
     )
+    remarks = dataset.get("WaveformAnnotationSequence") or []
+    return with_notes(record, [str(remark.get("UnformattedTextValue") or "") for remark in remarks])
 
 
-def _rhythm(groups: list[Any], warnings: list[str]) -> Any:
-    """Return the multiplex group to read, and report the others."""
+class _Bounded(io.BufferedReader):
+    """A file from which no more is asked than it holds: an element may claim 4 GB, and Python makes room first."""
+
+    def __init__(self, raw: io.RawIOBase, n_bytes: int) -> None:
+        super().__init__(raw)
+        self._n_bytes = n_bytes
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read up to ``size`` bytes, or all that are left."""
+        left = max(self._n_bytes - self.tell(), 0)
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
+def _check_inflated(path: Path) -> None:
+    """Refuse a deflated file (PS3.5, A.5) that unpacks to more than `MAX_INFLATED_BYTES`, before it is unpacked.
+
+    Raises
+    ------
+    ReadError
+    """
+    import zlib
+
+    from pydicom.filereader import read_dataset, read_preamble
+
+    with path.open("rb") as file:
+        read_preamble(file, force=False)
+        meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+        if meta.get("TransferSyntaxUID") != DEFLATED:
+            return
+        packed = file.read(MAX_INFLATED_BYTES)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    if len(inflater.decompress(packed, MAX_INFLATED_BYTES)) >= MAX_INFLATED_BYTES or len(packed) == MAX_INFLATED_BYTES:
+        raise ReadError(
+            f"{path}: a deflated file of {path.stat().st_size} bytes that unpacks to more than {MAX_INFLATED_BYTES}, "
+            "expected less. Save it as Explicit VR Little Endian."
+        )
+
+
+def _rhythm(groups: list[Any], warnings: list[str]) -> list[Any]:
+    """Return the multiplex groups that were measured, the longest first, or the longest derived one if there is none.
+
+    The others are reported.
+    """
 
     def size(group: Any) -> tuple[bool, float, int]:
         rate = float(group.SamplingFrequency)
-        measured = str(group.get("WaveformOriginality") or "ORIGINAL") == "ORIGINAL"
         duration_s = int(group.NumberOfWaveformSamples) / rate if rate > 0 else 0.0
-        return measured, duration_s, int(group.NumberOfWaveformChannels)
+        return _measured(group), duration_s, int(group.NumberOfWaveformChannels)
 
-    chosen = max(groups, key=size)
+    ordered = sorted(groups, key=size, reverse=True)
+    chosen = [group for group in ordered if _measured(group)] or ordered[:1]
     others = [
         f"{group.get('MultiplexGroupLabel') or 'unnamed'} ({size(group)[2]} leads, {size(group)[1]:.2f} s)"
-        for group in groups
-        if group is not chosen
+        for group in ordered
+        if not any(group is one for one in chosen)
     ]
     if others:
-        warnings.append(f"other waveforms in the file were not read: {'; '.join(others)}")
+        warnings.append(f"derived waveforms in the file were not read: {'; '.join(others)}")
     return chosen
 
 
-def _samples(where: str, group: Any, little_endian: bool) -> np.ndarray:
-    """Return a group's stored values, shape (n_channels, n_samples), as float32; padding values as NaN."""
+def _measured(group: Any) -> bool:
+    """Return whether a group is no median beat or the like (Waveform Originality, C.10.9.1.2)."""
+    return str(group.get("WaveformOriginality") or "ORIGINAL") == "ORIGINAL"
+
+
+def _together(
+    where: str, groups: list[Any], little_endian: bool, unit: str | None, warnings: list[str]
+) -> tuple[np.ndarray, list[str], bool]:
+    """Return mV of the leads of several groups, each from its group's time on, names, and whether the gain is known.
+
+    A lead that several groups have is read from the longest one.
+    """
+    rows: list[np.ndarray] = []
+    rates: list[float] = []
+    names: list[str] = []
+    known = True
+    n_bytes = sum(len(group.WaveformData) for group in groups)
+    offsets_s = [float(group.get("MultiplexGroupTimeOffset") or 0.0) / 1000 for group in groups]
+    for group, offset_s in zip(groups, offsets_s, strict=True):
+        stored, padded = _samples(where, group, little_endian)
+        counts = np.array(stored, dtype=np.float64)
+        counts[padded] = np.nan
+        found, found_names, found_known = _leads(where, group, counts, unit, warnings)
+        known &= found_known
+        rate = rate_of(where, float(group.SamplingFrequency), None)
+        n_before = round((offset_s - min(offsets_s)) * rate)
+        if not 0 <= n_before <= LONGEST_OFFSET_S * rate:
+            raise ReadError(
+                f"{where}: a group that begins {offset_s:g} s after another, expected within {LONGEST_OFFSET_S:g} s. "
+                "The file is damaged."
+            )
+        check_size(where, n_before * len(found), n_bytes)  # a rate may claim 1e9 Hz
+        again = [name for name in found_names if name in names]
+        if again:
+            warnings.append(f"leads that several groups have are read from the longest: {', '.join(again)}")
+        for row, name in zip(found, found_names, strict=True):
+            if name not in names:
+                names.append(name)
+                rows.append(np.concatenate([np.full(n_before, np.nan, dtype=np.float32), row]))
+                rates.append(rate)
+    if len(set(rates)) > 1:
+        slow = [name for name, rate in zip(names, rates, strict=True) if rate < max(rates)]
+        warnings.append(f"recorded at a lower rate and brought to {max(rates):g} Hz: {', '.join(slow)}")
+    if len(groups) > 1 and any(offset != offsets_s[0] for offset in offsets_s):
+        warnings.append("the leads were recorded one group after another: outside its time a lead is not recorded")
+    n_samples = max(round(len(row) * max(rates) / rate) for row, rate in zip(rows, rates, strict=True))
+    check_size(where, len(rows) * n_samples, n_bytes)
+    return to_one_rate(rows, rates, n_samples), names, known
+
+
+def _samples(where: str, group: Any, little_endian: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return a group's stored integers, shape (n_channels, n_samples), and which of them are padding."""
     n_channels, n_samples = int(group.NumberOfWaveformChannels), int(group.NumberOfWaveformSamples)
     kind = str(group.WaveformSampleInterpretation)
-    if kind not in _DTYPES:
+    if kind not in _DTYPES:  # mu-law and A-law (MB, AB) are for voices, not for ECGs: A.34.3 to A.34.5
         raise ReadError(f"{where}: samples coded as {kind}, expected one of {', '.join(_DTYPES)}. Convert the file.")
     dtype = np.dtype(_DTYPES[kind]).newbyteorder("<" if little_endian else ">")
     data = bytes(group.WaveformData)
@@ -122,29 +229,28 @@ def _samples(where: str, group: Any, little_endian: bool) -> np.ndarray:
             "The file is cut short; copy it again."
         )
     stored = np.frombuffer(data, dtype=dtype, count=n_channels * n_samples).reshape(n_samples, n_channels).T
-    counts = stored.astype(np.float64)
     padding = group.get("WaveformPaddingValue")
-    if padding is not None:
-        if isinstance(padding, bytes):
-            padding = np.frombuffer(padding[: dtype.itemsize], dtype=dtype)[0]
-        _mask_padding(counts, float(padding), round(PADDING_SHORTEST_S * float(group.SamplingFrequency)))
-    return counts
+    if padding is None:
+        return stored, np.zeros(stored.shape, dtype=bool)
+    if isinstance(padding, bytes):
+        padding = np.frombuffer(padding[: dtype.itemsize], dtype=dtype)[0]
+    return stored, _padding(stored, int(padding), round(PADDING_SHORTEST_S * float(group.SamplingFrequency)))
 
 
-def _mask_padding(counts: np.ndarray, padding: float, n_shortest: int) -> None:
-    """Set padding to NaN, in place, in each row.
+def _padding(stored: np.ndarray, padding: int, n_shortest: int) -> np.ndarray:
+    """Return where each row holds padding.
 
     Some devices declare 0 as padding, which every lead crosses many times (the C# ECG Toolkit's example does): a value
     amid the others is padding only where it is held for a while.
     """
-    for row in counts:
-        padded = row == padding
-        others = row[~padded]
+    padded = stored == padding
+    for row, mask in zip(stored, padded, strict=True):
+        others = row[~mask]
         if len(others) and others.min() < padding < others.max():
-            for begin, end in runs_of(padded):
+            for begin, end in runs_of(mask):
                 if end - begin < n_shortest:
-                    padded[begin:end] = False
-        row[padded] = np.nan
+                    mask[begin:end] = False
+    return padded
 
 
 def _leads(
@@ -156,7 +262,7 @@ def _leads(
         raise ReadError(
             f"{where}: {len(definitions)} channel definitions, expected {len(counts)}. The file is damaged."
         )
-    rows, names, skipped, uncalibrated = [], [], [], []
+    rows, names, skipped, uncalibrated, skewed = [], [], [], [], []
     for index, (channel, row) in enumerate(zip(definitions, counts, strict=True)):
         name = _lead_name(channel) or f"lead{index + 1}"
         stated = _unit(channel)
@@ -173,11 +279,15 @@ def _leads(
             correction = float(channel.get("ChannelSensitivityCorrectionFactor") or 1.0)
             offset = float(channel.get("ChannelBaseline") or 0.0)  # in the sensitivity's units: C.10.9.1.4.2
             rows.append((row * float(sensitivity) * correction + offset) * factor)
+        if abs(float(channel.get("ChannelSampleSkew") or 0.0)) >= 1:
+            skewed.append(name)
         names.append(name)
     if skipped:
         warnings.append(f"skipped, not an ECG: {', '.join(skipped)}")
     if uncalibrated:
         warnings.append(f"no sensitivity in the file, so 1 uV per unit is assumed: {', '.join(uncalibrated)}")
+    if skewed:
+        warnings.append(f"a skew of a sample or more against the other leads was not corrected: {', '.join(skewed)}")
     if not rows:
         raise ReadError(f"{where}: no ECG among {', '.join(skipped)}, expected at least one lead. Choose another file.")
     return np.asarray(rows, dtype=np.float32), names, not uncalibrated

@@ -1,15 +1,19 @@
-"""EDF, EDF+C and BDF (https://www.edfplus.info/specs), read by pyedflib, a slice at a time."""
+"""EDF, EDF+ and BDF (https://www.edfplus.info/specs), a slice at a time: by pyedflib, or `edf_gaps` for EDF+D."""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from anyecg.errors import ReadError
+from anyecg.readers import edf_gaps
 from anyecg.readers.audit import rows_with_names
 from anyecg.readers.channels import says_ecg, says_other, to_one_rate
+from anyecg.readers.edf_layout import Channel
+from anyecg.readers.edf_notes import EdfNotes, between, is_ours, read_notes, without_gaps
+from anyecg.readers.notes import with_notes
 from anyecg.readers.patient import age_at, sex_from_text
 from anyecg.readers.slices import check_size, sample_range
 from anyecg.readers.units import mv_per, rate_of, unit_of
@@ -37,20 +41,27 @@ class _Channel:
     n_samples: int
 
 
+C = TypeVar("C", _Channel, Channel)
+
+
 def read(path: Path, start_s: float | None, end_s: float | None, fs: float | None, unit: str | None) -> Record:
     """Read the ECG channels; those of a lower rate are brought to the highest one among them.
 
     Raises
     ------
     ReadError
-        See `anyecg.readers.read`. EDF+D and BDF+D (with gaps in time) are refused, since pyedflib does not place them.
+        See `anyecg.readers.read`.
     """
+    where = str(path)
+    kind = check_header(path)
+    if kind in (b"EDF+D", b"BDF+D"):  # pyedflib does not place their data records
+        return edf_gaps.read(path, start_s, end_s, fs, unit, choose=choose_channels)
     import pyedflib
 
-    where = str(path)
-    check_header(path)
     warnings: list[str] = []
+    ours = is_ours(path)
     try:
+        notes = read_notes(path) if ours else EdfNotes()
         reader = pyedflib.EdfReader(str(path), annotations_mode=pyedflib.DO_NOT_READ_ANNOTATIONS)
     except OSError as error:
         raise ReadError(
@@ -61,21 +72,29 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
         factors = [unit_of(where, channel.dimension or None, unit) for channel in channels]
         rate = rate_of(where, max(c.rate_hz for c in channels), fs)
         n_samples = round(max(c.n_samples / c.rate_hz for c in channels) * rate)
+        if notes.end_s is not None:  # the last data record is filled up
+            n_samples = min(n_samples, round(notes.end_s * rate))
         first, last = sample_range(where, n_samples, rate, start_s, end_s, warnings)
         check_size(where, len(channels) * (last - first), path.stat().st_size)
         rows = []
         for channel, factor in zip(channels, factors, strict=True):
             begin, end = (round(at * channel.rate_hz / rate) for at in (first, last))
-            values = reader.readSignal(channel.index, begin, min(end, channel.n_samples) - begin)
+            n_wanted = min(end, channel.n_samples) - begin
+            values = reader.readSignal(channel.index, begin, n_wanted)
+            if ours:
+                values = without_gaps(values, reader.readSignal(channel.index, begin, n_wanted, digital=True))
             rows.append((values * factor).astype(np.float32))
-        start_time = reader.getStartdatetime()
+        start_time = _start_time(path, reader, notes.start_us)
         age = age_at(_birth_date(reader), start_time)
         sex = sex_from_text(reader.getSex())
     finally:
         reader.close()
     if slow := [c.label for c in channels if c.rate_hz < rate]:
         warnings.append(f"recorded at a lower rate and brought to {rate:g} Hz: {', '.join(slow)}")
-    return Record(
+    annotations = between(notes.annotations, first / rate, last / rate)
+    if kind in (b"EDF+C", b"BDF+C") and not ours:
+        annotations = edf_gaps.notes_between(path, first / rate, last / rate, warnings)
+    record = Record(
         signal=to_one_rate(rows, [c.rate_hz for c in channels], last - first),
         fs=rate,
         leads=rows_with_names(where, [c.label for c in channels], warnings),
@@ -83,14 +102,30 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
         format=NAME,
         age=age,
         sex=sex,
-        start_time=start_time + timedelta(seconds=first / rate),
+        start_time=start_time + timedelta(seconds=first / rate) if start_time else None,
         start_s=first / rate,
+        annotations=annotations,
         warnings=tuple(warnings),
     )
+    return with_notes(record, notes.remarks)
 
 
-def check_header(path: Path) -> None:
-    """Refuse, before pyedflib sees it, a header whose claims the file cannot hold, or that has gaps in time.
+def _start_time(path: Path, reader: Any, microsecond: int) -> datetime | None:
+    """Return when the recording began; None where EDF+ says ``Startdate X``: the date beside it is a filler."""
+    with path.open("rb") as file:
+        if file.read(168)[88:].startswith(b"Startdate X"):
+            return None
+    time: datetime = reader.getStartdatetime()
+    return time.replace(microsecond=microsecond)
+
+
+def check_header(path: Path) -> bytes:
+    """Refuse, before pyedflib sees it, a header whose claims the file cannot hold; return what kind it says it is.
+
+    Returns
+    -------
+    bytes
+        ``b"EDF+C"``, ``b"BDF+D"`` ...; five other bytes for EDF and BDF.
 
     Raises
     ------
@@ -110,11 +145,6 @@ def check_header(path: Path) -> None:
                 f"{where}: a header of {n_header} bytes for {n_signals} signals in a file of {size}, expected "
                 f"{256 * (n_signals + 1)} bytes. The file is cut short or damaged."
             )
-        if fixed[192:197] in (b"EDF+D", b"BDF+D"):
-            raise ReadError(
-                f"{where}: {fixed[192:197].decode()}, a recording with gaps in time, expected a continuous one. "
-                "Convert it to EDF+C (EDFbrowser does it) or cut it at the gaps."
-            )
         file.seek(256 + 216 * n_signals)
         try:
             per_record = sum(int(file.read(8)) for _ in range(n_signals))
@@ -128,16 +158,29 @@ def check_header(path: Path) -> None:
             f"{where}: {size} bytes, expected {needed} for the {n_records} data records of its header. "
             "The file is cut short or was never closed by the recorder; copy it again."
         )
+    return fixed[192:197]
 
 
 def _ecg_channels(where: str, reader: Any, warnings: list[str]) -> list[_Channel]:
-    """Return the channels that say ECG or name a lead; if none does, all voltages that say nothing else."""
+    """Return the ECG channels that pyedflib found."""
     lengths = reader.getNSamples()
     channels = [
         _Channel(i, reader.getLabel(i).strip(), reader.getPhysicalDimension(i).strip(), rate, int(lengths[i]))
         for i in range(reader.signals_in_file)
-        if (rate := float(reader.getSampleFrequency(i))) > 0
+        # 4999 samples in 9.998 s are 500 Hz but for the last bit.
+        if (rate := float(f"{reader.getSampleFrequency(i):.12g}")) > 0
     ]
+    return choose_channels(where, channels, warnings)
+
+
+def choose_channels(where: str, channels: list[C], warnings: list[str]) -> list[C]:
+    """Return the channels that say ECG or name a lead; if none does, all voltages that say nothing else.
+
+    Raises
+    ------
+    ReadError
+        There is none.
+    """
     voltages = [c for c in channels if not c.dimension or mv_per(c.dimension) is not None]
     chosen = [c for c in voltages if says_ecg(c.label)]
     if not chosen:
@@ -154,8 +197,6 @@ def _ecg_channels(where: str, reader: Any, warnings: list[str]) -> list[_Channel
 
 def _birth_date(reader: Any) -> Any:
     """Return the birth date of an EDF+ patient field as a date, or None."""
-    from datetime import datetime
-
     text = reader.getBirthdate(string=True)
     try:
         return datetime.strptime(text, "%d %b %Y") if text else None

@@ -7,8 +7,9 @@ from anyecg.errors import ReadError
 VALUES_PER_BYTE = 64
 """A slice may hold this many samples for each byte of its source: gaps cost no bytes, nor does much of a flat line."""
 
-VALUES_FREE = 50_000_000
-"""And this many besides (200 MB as float32), so that a small file with one long gap can be read."""
+VALUES_FREE = 20_000_000
+"""And this many besides (80 MB as float32, and copies of it on the way), so that a small file with one long gap can be
+read: 22 hours of a lead at 250 Hz."""
 
 
 def check_seconds(start_s: float | None, end_s: float | None) -> None:

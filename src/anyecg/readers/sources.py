@@ -1,4 +1,4 @@
-"""From what the user names to the files to read: companions, folders, globs."""
+"""From what the user names to the files to read: companions, folders, globs, and records inside a file."""
 
 import glob
 from pathlib import Path
@@ -13,18 +13,52 @@ SIGNAL_SUFFIXES = (".dat", ".mat", ".flac")
 
 ANNOTATION_SUFFIXES = (".atr", ".qrs", ".ari", ".ecg", ".apn", ".i", ".ii", ".pu", ".man", ".epi", ".xws")
 
-NOT_ECG_SUFFIXES = (".txt", ".md", ".pdf", ".png", ".jpg", ".html", ".py", ".zip", ".gz", ".sha256")
-"""Skipped in a folder, though not when named: a README is not a damaged ECG."""
-
 SOURCE_SUFFIXES = (
-    *(".hea", ".dcm", ".edf", ".bdf", ".csv", ".tsv", ".npy"),
+    *(".hea", ".dcm", ".edf", ".bdf", ".csv", ".tsv", ".npy", ".npz", ".mat", ".parquet", ".hdf5", ".h5", ".atc"),
     *(".xml", ".scp", ".ecg", ".mwf", ".mfer", ".mfr", ".json", ".xle", ".arc"),
 )
-"""What is taken from a folder; a file without suffix is taken too if it looks like DICOM."""
+"""What is taken from a folder; a file without suffix is taken too if it looks like DICOM. A .txt is not: a README is
+not a damaged ECG, though it is read when it is named."""
+
+PACKED_SUFFIXES = (".gz", ".bz2", ".xz")
+"""A packed file is taken from a folder if the name below such a suffix is."""
+
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
+"""An archive is taken from a folder if recordings are in it."""
+
+SEVERAL_SUFFIXES = (".hdf5", ".h5", ".hdf")
+"""Files that may hold several recordings."""
+
+WAVES_FOLDER = "electrocardiograms"
+"""What Apple Health calls the folder of its ECGs, in every language; the XML files beside it hold no waveform."""
+
+
+def split_inner(path: Path) -> tuple[Path, str]:
+    """Return the file on disk, and which recording inside it is meant: "" for the file as a whole.
+
+    A recording is named by what follows the file's name: ``records.zip/ward/a.edf``, ``exams.hdf5/1234`` (its name or
+    number in the file) or ``exams.hdf5#3`` (its place, from 0).
+
+    Examples
+    --------
+    >>> split_inner(Path("absent.zip/a.edf"))[1]
+    ''
+    """
+    if path.exists():
+        return path, ""
+    head, mark, number = path.name.rpartition("#")
+    if mark and number.isdigit() and head and path.with_name(head).is_file():
+        return path.with_name(head), f"#{number}"
+    for parent in path.parents:
+        if parent.is_file():
+            return parent, path.relative_to(parent).as_posix()
+    return path, ""
 
 
 def locate(path: Path) -> tuple[Path, bytes]:
     """Return the file to open for what the user named, and its first bytes.
+
+    For a recording inside a file the path is returned as it is, with the first bytes of the file around it.
 
     Raises
     ------
@@ -39,7 +73,9 @@ def locate(path: Path) -> tuple[Path, bytes]:
             path = path.with_suffix(".hea")
         if path.is_dir():
             raise ReadError(f"{path}: a folder, expected a file. Name one of its files.")
-        with path.open("rb") as file:
+        if path.exists() and not path.is_file():  # reading a pipe may wait for ever, and /dev/zero never ends
+            raise ReadError(f"{path}: a pipe, a socket or a device, expected a file. Save the recording to a file.")
+        with split_inner(path)[0].open("rb") as file:
             head = file.read(HEAD_BYTES)
     except FileNotFoundError:
         raise ReadError(f"{path}: no such file, expected an ECG. Check the path.") from None
@@ -70,18 +106,29 @@ def unknown(path: Path, head: bytes) -> ReadError:
         return ReadError(
             f"{path}: looks like a part of a WFDB record, expected {header.name} beside it. Copy the .hea and open it."
         )
+    picture = next((name for magic, name in _PICTURES.items() if head.startswith(magic)), None)
+    if picture:
+        return ReadError(
+            f"{path}: {picture}, expected a file of samples: what is drawn is not read. Export the recording as data "
+            "(Kardia: .atc; Apple Health: export all health data; carts: XML, DICOM or SCP-ECG)."
+        )
     start = head[:16].decode("ascii", errors="replace")
     return ReadError(
-        f"{path}: no known ECG format (it starts with {start!r}), expected WFDB, DICOM, EDF/BDF, CSV/NPY, SCP-ECG, "
-        "HL7 aECG, MUSE, Philips, Mortara, ISHNE or MFER. Convert it to one of these."
+        f"{path}: no known ECG format (it starts with {start!r}), expected WFDB, DICOM, EDF/BDF, CSV, NPY/NPZ, MAT, "
+        "HDF5, Parquet, JSON, FHIR, ATC, SCP-ECG, HL7 aECG, MUSE, Philips, Mortara, ISHNE or MFER. Convert it to one "
+        "of these."
     )
+
+
+_PICTURES = {b"%PDF": "a PDF page", b"\x89PNG": "a picture (PNG)", b"\xff\xd8\xff": "a picture (JPEG)"}
 
 
 def find_files(sources: list[str] | list[Path] | list[str | Path]) -> list[Path]:
     """Return the files to read for paths, folders (searched to the bottom) and globs.
 
     A WFDB record counts once, by its header: signal and annotation files beside it are left out, and so are the
-    segments of a longer record. A file that is named itself is always returned, whatever it is.
+    segments of a longer record. A file that is named itself is always returned, whatever it is; one that holds several
+    recordings is returned as those (see `split_inner`).
 
     Raises
     ------
@@ -93,17 +140,61 @@ def find_files(sources: list[str] | list[Path] | list[str | Path]) -> list[Path]
         text = str(source)
         path = Path(text)
         if path.is_dir():
-            members = sorted(p for p in path.rglob("*") if p.is_file() and _is_source(p))
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and _is_source(p))
+            members = [member for p in inside for member in recordings_in(p, whole=not _suffix(p, ARCHIVE_SUFFIXES))]
         elif path.is_file() or not glob.has_magic(text):
-            members = [locate(path)[0]]
+            members = recordings_in(locate(path)[0], whole=True)
         else:
             members = []
-            for name in sorted(glob.glob(text, recursive=True)):
-                members += find_files([name]) if Path(name).is_dir() else [_record_of(Path(name))]
+            for name in _expand(text):
+                found_here = find_files([name]) if Path(name).is_dir() else recordings_in(_record_of(Path(name)))
+                members += found_here
         if not members:
             raise ReadError(f"{text}: no ECG there, expected at least one file. Check the path.")
         found |= dict.fromkeys(members)
     return [path for path in found if not _is_segment(path, found)]
+
+
+def _expand(pattern: str) -> list[str]:
+    """Return what a glob finds, sorted; "**" does not follow links to folders, which may lead in circles."""
+    if "**" not in pattern:
+        return sorted(glob.glob(pattern))
+    path = Path(pattern)
+    n_fixed = next(i for i, part in enumerate(path.parts) if glob.has_magic(part))
+    root = Path(*path.parts[:n_fixed])
+    rest = Path(*path.parts[n_fixed:])
+    found = root.glob(str(rest))
+    return sorted(str(p) for p in found if not any(part.startswith(".") for part in p.relative_to(root).parts))
+
+
+def recordings_in(path: Path, whole: bool = True) -> list[Path]:
+    """Return the recordings of a file that may hold several, or the file itself.
+
+    Parameters
+    ----------
+    path : Path
+    whole : bool
+        Return the file also if nothing is found in it, so that reading it tells why.
+    """
+    from anyecg.readers import archives, hdf5
+
+    keys: list[str] = []
+    try:
+        if not path.is_file():
+            pass
+        elif _suffix(path, ARCHIVE_SUFFIXES):
+            keys = archives.recordings(path)
+        elif _suffix(path, SEVERAL_SUFFIXES):
+            keys = hdf5.recordings(path)
+    except (ReadError, OSError):  # told when the file itself is read
+        return [path]
+    if len(keys) == 1 or (not keys and whole):
+        return [path]
+    return [path / key if not key.startswith("#") else path.with_name(path.name + key) for key in keys]
+
+
+def _suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
+    return path.name.lower().endswith(suffixes)
 
 
 def _record_of(path: Path) -> Path:
@@ -113,16 +204,35 @@ def _record_of(path: Path) -> Path:
     return header if companion and header.is_file() else path
 
 
+def is_source_name(name: str) -> bool:
+    """Return whether a file is to be read by its name.
+
+    Examples
+    --------
+    >>> [is_source_name(name) for name in ("a.edf", "a.CSV.gz", "a.zip", "notes.txt", "notes.txt.gz")]
+    [True, True, True, False, False]
+    """
+    lower = name.lower()
+    for packed in PACKED_SUFFIXES:
+        if lower.endswith(packed) and not lower.endswith(ARCHIVE_SUFFIXES):
+            lower = lower.removesuffix(packed)
+    return lower.endswith((*SOURCE_SUFFIXES, *ARCHIVE_SUFFIXES))
+
+
 def _is_source(path: Path) -> bool:
     """Return whether a file of a folder is to be read: by its suffix, or by DICOM's mark if it has none."""
     if path.name.startswith("."):
         return False
-    if path.suffix.lower() in SOURCE_SUFFIXES:
-        return _record_of(path) == path
+    if is_source_name(path.name):
+        beside_waves = path.suffix.lower() == ".xml" and path.with_name(WAVES_FOLDER).is_dir()
+        return _record_of(path) == path and not beside_waves
     if path.suffix:
         return False
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:  # what cannot be opened is counted as a bad file when it is read, not lost
+        return True
 
 
 def _is_segment(path: Path, among: dict[Path, None]) -> bool:

@@ -1,21 +1,25 @@
-"""Tables of numbers: CSV, TSV, semicolons, blanks, NPY. Rate and unit are never guessed: file or caller says them."""
+"""Tables of numbers as text: CSV, TSV, semicolons, blanks. Rate and unit are never guessed: file or caller says them.
 
+What is understood of headers: a line of names, with units in brackets (``II [mV]``) or in a line below; lines of
+``key: value`` for rate and unit; decimal commas; quoted cells; columns of times (see `anyecg.readers.times`). Polar
+Sensor Logger, Movesense and ECG_Viewer write such tables.
+"""
+
+import csv
 import io
 import re
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 
 from anyecg.errors import ReadError
-from anyecg.leads import standard_name
-from anyecg.readers.audit import rows_with_names
-from anyecg.readers.channels import says_ecg, says_other
-from anyecg.readers.patient import age_from_text, sex_from_text
-from anyecg.readers.slices import sample_range
-from anyecg.readers.units import mv_per, rate_of, unit_of
+from anyecg.leads import STANDARD_LEADS
+from anyecg.readers.channels import says_ecg
+from anyecg.readers.columns import MAX_COLUMNS, Table, name_and_unit, read_table
+from anyecg.readers.times import TIME_UNITS_S, Times, clock_times, is_clock
+from anyecg.readers.units import mv_per
 from anyecg.record import Record
 
 NAME = "table"
@@ -23,149 +27,80 @@ NAME = "table"
 OWN_FIRST_LINE = "# anyecg csv 1"
 """What our own CSV files start with; the number is the version."""
 
-NPY_MAGIC = b"\x93NUMPY"
+COMMENT_MARKS = ("#", "%", "//")
+
+MAX_BYTES = 1_000_000_000
+"""Text is parsed as a whole in memory; 12 leads of 24 hours at 250 Hz take about that much."""
 
 MAX_PREAMBLE_LINES = 100
 """Numbers must begin after at most so many lines of text; a gap at the start does not count."""
 
-MAX_COLUMNS = 4096
-
-SLOWEST_HZ, FASTEST_HZ = 10.0, 200_000.0
-"""A time column that gives another rate counts in another unit than its name says."""
+MAX_KEY_LINE = 300
+"""Characters of a line of a key and a value."""
 
 _DELIMITERS = ("\t", ";", ",", None)  # None: runs of blanks
 _MISSING = re.compile(r"\s*(?:-{1,2}|nan|na|n/a|null|none)?\s*", re.IGNORECASE)
 _NUMBER = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+|inf(?:inity)?)(?:[eE][-+]?\d+)?\s*", re.IGNORECASE)
-_TIME = re.compile(
-    r"(?:elapsed[ _]?)?(?:time|t|seconds?|timestamp|zeit|temps)(?:[ _\[(]+(s|sec|seconds|ms|us)[\])]?)?|(ms)", re.I
+_KEY_AND_VALUE = re.compile(r"\W*(?P<key>[A-Za-z][A-Za-z _.-]*?)\s*[\[(]?(?:[Hh]z)?[\])]?\s*[:=,;\t]\s*(?P<value>.+)")
+_RATE_KEYS = re.compile(r"fs|f_s|fs[ _]?hz|(?:sampl(?:e|ing)[ _.-]?)(?:rate|freq(?:uency)?)(?:[ _]hz)?|freq(?:uency)?")
+_RATE = re.compile(
+    r"[\"']?\s*(\d+(?:[.,]\d+)?)\s*(?:hz|hertz|samples?\s*(?:/|per)\s*s(?:ec(?:ond)?)?)?\W*", re.IGNORECASE
 )
-_TIME_S = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6}
-_COUNTER = re.compile(r"|#|n|nr|no|index|sample(?:[ _]?(?:#|no|nr|number|index))?|unnamed: 0", re.IGNORECASE)
-_NAME_AND_UNIT = re.compile(
-    r"(?P<name>.*?)\s*(?:[\[(]\s*(?P<bracket>[^\])]+?)\s*[\])]|[ _/](?P<suffix>mV|uV|µV|μV|nV))\s*", re.IGNORECASE
-)
+_ECG_VIEWER = re.compile(r"\s*Rhythm signal:\s*(\d+)\s*X\s*(\d+)\s*")
 
 
 def sniff(head: bytes, path: Path) -> bool:
-    """Return whether the file is NPY, or text that is neither XML nor JSON."""
-    if head.startswith(NPY_MAGIC):
-        return True
+    """Return whether the file is text that is neither XML nor JSON nor a PDF."""
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         head = head.decode("utf-16", errors="ignore").encode()
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    return not re.search(rb"[\x00-\x08\x0e-\x19\x1b-\x1f]", head) and not text.startswith((b"<", b"{"))
+    return not re.search(rb"[\x00-\x08\x0e-\x19\x1b-\x1f]", head) and not text.startswith((b"<", b"{", b"%PDF"))
 
 
 def read(path: Path, start_s: float | None, end_s: float | None, fs: float | None, unit: str | None) -> Record:
-    """Read a table of one column a lead, or an NPY array whose longer axis is time.
+    """Read a table of one column a lead.
 
     Raises
     ------
     ReadError
         See `anyecg.readers.read`.
     """
-    with path.open("rb") as file:
-        is_npy = file.read(len(NPY_MAGIC)) == NPY_MAGIC
-    table = _read_npy(path) if is_npy else _read_text(path)
-    where = str(path)
-    warnings = table.warnings
-    stated_fs = table.meta.get("fs_hz")
+    table, form = _read_text(path)
+    return read_table(path, table, form, start_s, end_s, fs, unit)
+
+
+def text_lines(path: Path) -> list[str]:
+    """Return the lines of a text file, whatever its encoding.
+
+    Raises
+    ------
+    ReadError
+        It is too long to be read as a whole.
+    """
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise ReadError(f"{path}: {size} bytes of text, expected at most {MAX_BYTES}. Convert it to WFDB or EDF.")
+    data = path.read_bytes()
+    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     try:
-        rate = rate_of(where, _take_time(where, table) if stated_fs is None else float(stated_fs), fs)
-    except ValueError:
-        raise ReadError(f"{where}: a rate of {stated_fs!r}, expected a number of Hz. Correct the line.") from None
-    rows, names = [], []
-    skipped = []
-    for column, name in zip(table.columns, table.names, strict=True):
-        name, stated = _name_and_unit(name)
-        stated = stated or table.meta.get("unit")
-        if says_other(name) or (stated and mv_per(stated) is None and not says_ecg(name)):
-            skipped.append(name)
-            continue
-        rows.append((column, unit_of(where, stated, unit)))
-        names.append(name)
-    if skipped:
-        warnings.append(f"skipped, not an ECG: {', '.join(skipped)}")
-    if not rows:
-        raise ReadError(f"{where}: no ECG column among {', '.join(skipped) or 'none'}, expected one. Check the file.")
-    first, last = sample_range(where, len(rows[0][0]), rate, start_s, end_s, warnings)
-    signal = np.stack([np.asarray(column[first:last] * factor, dtype=np.float32) for column, factor in rows])
-    leads = rows_with_names(where, names, warnings)
-    return _with_meta(path, table.meta, signal, leads, rate, first, warnings)
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    return text.splitlines()
 
 
-@dataclass
-class _Table:
-    """Columns of float64 with their names, and what comment lines say."""
+@dataclass(frozen=True)
+class _Layout:
+    """How a line of numbers is written: None as delimiter stands for runs of blanks."""
 
-    columns: list[np.ndarray]
-    names: list[str]
-    meta: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-
-
-def _with_meta(
-    path: Path,
-    meta: dict[str, str],
-    signal: np.ndarray,
-    leads: tuple[str, ...],
-    rate: float,
-    first: int,
-    warnings: list[str],
-) -> Record:
-    """Return the record of a table with what our own comment lines say about it."""
-
-    def listed(key: str) -> frozenset[str]:
-        return frozenset(name for name in meta.get(key, "").split(", ") if name in leads)
-
-    try:
-        time = datetime.fromisoformat(meta["start_time"]) if meta.get("start_time") else None
-    except ValueError:
-        time = None
-        warnings.append(f"start_time {meta['start_time'][:40]!r} is not a time and was left out")
-    weight = meta.get("weight_kg", "")
-    return Record(
-        signal=signal,
-        fs=rate,
-        leads=leads,
-        id=path.stem,
-        format="npy" if path.suffix == ".npy" else "csv",
-        age=age_from_text(meta.get("age", "")),
-        sex=sex_from_text(meta.get("sex")),
-        weight_kg=float(weight) if _NUMBER.fullmatch(weight) else None,
-        start_time=time + timedelta(seconds=first / rate) if time else None,
-        start_s=first / rate,
-        gain_known=meta.get("gain_known", "yes") != "no",
-        derived=listed("derived"),
-        restored=listed("restored"),
-        warnings=tuple(warnings),
-    )
+    delimiter: str | None
+    comma: bool
+    n_columns: int
+    clocks: tuple[int, ...] = ()
 
 
-def _read_npy(path: Path) -> _Table:
-    """Return an array's rows along its longer axis, mapped, so that a file that is too short is refused unread."""
-    where = str(path)
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ReadError(f"{where}: not a whole NPY array ({error}), expected numbers. Save it again.") from error
-    if array.dtype.kind not in "iuf" or array.ndim not in (1, 2) or 0 in array.shape:
-        raise ReadError(
-            f"{where}: an array of {array.dtype} and shape {array.shape}, expected real numbers of shape "
-            "(n_leads, n_samples). Save it so."
-        )
-    array = np.atleast_2d(array)
-    if array.shape[0] == array.shape[1] and array.shape[0] > 1:
-        raise ReadError(f"{where}: a square array {array.shape}, expected a longer axis for time. Save it as CSV.")
-    if array.shape[0] > array.shape[1]:
-        array = array.T
-    if array.shape[0] > MAX_COLUMNS:
-        raise ReadError(f"{where}: {array.shape[0]} leads, expected at most {MAX_COLUMNS}. Save one record a file.")
-    return _Table([np.asarray(row, np.float64) for row in array], [f"lead{i + 1}" for i in range(len(array))])
-
-
-def _read_text(path: Path) -> _Table:
-    """Return the table in a text file.
+def _read_text(path: Path) -> tuple[Table, str]:
+    """Return the table in a text file, and the name of its format.
 
     Raises
     ------
@@ -173,77 +108,134 @@ def _read_text(path: Path) -> _Table:
         There are no numbers in it, or a line has other columns than the first one of numbers.
     """
     where = str(path)
-    data = path.read_bytes()
-    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError:
-        text = data.decode("latin-1")
-    lines = text.splitlines()
-    del data, text
+    lines = text_lines(path)
     own = bool(lines) and lines[0].startswith(OWN_FIRST_LINE[:-2])
     if own and lines[0].strip() != OWN_FIRST_LINE:
         raise ReadError(f"{where}: {lines[0][:40]!r}, expected {OWN_FIRST_LINE!r}. Use a newer anyecg.")
-    meta: dict[str, str] = {}
-    layout, n_text = None, 0
-    for begin, line in enumerate(lines):  # noqa: B007
-        if line.startswith("#"):
-            key, _, value = line.lstrip("# ").partition(":")
-            if own and value.strip():
-                meta[key.strip()] = value.strip()
-        elif layout := _layout(line):
-            break
-        else:
-            n_text += not _is_gap(re.split(r"[,;\s]+", line))
-            if n_text > MAX_PREAMBLE_LINES:
-                break
-    if layout is None:
-        raise ReadError(f"{where}: no numbers in it, expected a table of samples. Choose another file.")
-    delimiter, comma, n_columns = layout
+    begin, layout = _first_numbers(where, lines)
+    layout = _one_column_of_commas(where, lines, begin, layout)
     # Lines of nothing but missing cells before the first number are the gap a recording began with.
-    while begin and lines[begin - 1].strip() and _is_gap(cells := lines[begin - 1].split(delimiter)):
-        if len(cells) != n_columns:
+    while begin and lines[begin - 1].strip() and _is_gap(cells := lines[begin - 1].split(layout.delimiter)):
+        if len(cells) != layout.n_columns:
             break
         begin -= 1
-    columns = _numbers(where, lines[begin:], delimiter, comma, begin)
-    names, units = _names(lines[:begin], delimiter, n_columns)
-    if n_columns > 1 and np.isnan(columns[-1]).all() and not names[-1]:
+    preamble = lines[:begin]
+    body = [line for line in lines[begin:] if not line.startswith(COMMENT_MARKS)]
+    names, units = _names(preamble, layout)
+    columns, times = _columns(where, body, layout, begin, names)
+    kept = [i for i in range(layout.n_columns) if i not in layout.clocks]
+    names, units = [names[i] for i in kept], [units[i] for i in kept]
+    if len(columns) > 1 and np.isnan(columns[-1]).all() and not names[-1]:
         columns, names, units = columns[:-1], names[:-1], units[:-1]  # every line ends in a delimiter
-    named = any(names)
-    table = _Table(columns, [f"{name} [{u}]" if u else name for name, u in zip(names, units, strict=True)], meta)
-    if not named:
-        table.names = [f"lead{i + 1}" for i in range(len(columns))]
-    return table
+    if not any(names):
+        names = _names_of_export(where, preamble, columns) or [f"lead{i + 1}" for i in range(len(columns))]
+    named = [f"{name} [{u}]" if u else name for name, u in zip(names, units, strict=True)]
+    table = Table(columns, named, _own_meta(preamble) if own else _stated(preamble), times)
+    return table, _format(preamble, [*names, *(t.name for t in times)])
+
+
+def _first_numbers(where: str, lines: list[str]) -> tuple[int, _Layout]:
+    """Return the index of the first line of numbers, and its layout."""
+    n_text = 0
+    for begin, line in enumerate(lines):
+        if line.startswith(COMMENT_MARKS):
+            continue
+        if layout := _layout(line):
+            return begin, layout
+        n_text += not _is_gap(re.split(r"[,;\s]+", line))
+        if n_text > MAX_PREAMBLE_LINES:
+            break
+    raise ReadError(f"{where}: no numbers in it, expected a table of samples. Choose another file.")
 
 
 def _is_gap(cells: list[str]) -> bool:
     return all(_MISSING.fullmatch(cell.strip().strip("\"'")) for cell in cells)
 
 
-def _layout(line: str) -> tuple[str | None, bool, int] | None:
-    """Return delimiter, whether the decimal sign is a comma, and the number of cells of a line of numbers, or None."""
+def _cells(line: str, delimiter: str | None) -> list[str]:
+    """Split a line; a delimiter in quotes does not count."""
+    if delimiter is not None and '"' in line:
+        row = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+        return [cell.strip().strip("\"'").strip() for cell in row]
+    return [cell.strip().strip("\"'").strip() for cell in line.split(delimiter)]
+
+
+def _layout(line: str) -> _Layout | None:
+    """Return how a line of numbers is written, or None if it is something else."""
     if not line.strip() or len(line) > 40 * MAX_COLUMNS:
         return None
     for delimiter in _DELIMITERS:
         if delimiter is not None and delimiter not in line:
             continue
-        cells = line.split(delimiter)
+        cells = _cells(line, delimiter)
         for comma in (False, True):
-            if comma and (delimiter == "," or "," not in line):
+            if comma and ("," not in line or (delimiter == "," and '"' not in line)):
                 continue
-            plain = [
-                cell.strip().strip("\"'").replace(",", ".") if comma else cell.strip().strip("\"'") for cell in cells
-            ]
-            numbers = sum(bool(_NUMBER.fullmatch(cell)) for cell in plain)
-            if numbers and all(_NUMBER.fullmatch(cell) or _MISSING.fullmatch(cell) for cell in plain):
-                return delimiter, comma, len(cells)
+            plain = [cell.replace(",", ".") if comma else cell for cell in cells]
+            clocks = tuple(i for i, cell in enumerate(cells) if is_clock(cell))
+            rest = [cell for i, cell in enumerate(plain) if i not in clocks]
+            numbers = sum(bool(_NUMBER.fullmatch(cell)) for cell in rest)
+            if numbers and all(_NUMBER.fullmatch(cell) or _MISSING.fullmatch(cell) for cell in rest):
+                return _Layout(delimiter, comma, len(cells), clocks)
     return None
 
 
-def _numbers(where: str, lines: list[str], delimiter: str | None, comma: bool, n_before: int) -> list[np.ndarray]:
+def _one_column_of_commas(where: str, lines: list[str], begin: int, layout: _Layout) -> _Layout:
+    """Return the layout, put right where decimal commas were taken for delimiters.
+
+    Raises
+    ------
+    ReadError
+        There are twice as many cells as names: decimal commas cannot be told from delimiters.
+    """
+    text = [line for line in lines[:begin] if line.strip() and not line.startswith(COMMENT_MARKS)]
+    if layout.delimiter != "," or layout.comma or not text:
+        return layout
+    names = [name_and_unit(cell) for cell in _cells(text[-1], ",")]
+    if not any(says_ecg(name) or mv_per(unit or "") is not None for name, unit in names):
+        return layout  # a title, not names
+    n_names = len(names)
+    if layout.n_columns == 2 and n_names == 1:
+        if all(re.fullmatch(r"\s*[-+]?\d*,\d+\s*", line) for line in lines[begin : begin + 100] if line.strip()):
+            return _Layout("\t", True, 1)
+    if n_names > 1 and layout.n_columns == 2 * n_names:
+        raise ReadError(
+            f"{where}: {layout.n_columns} cells below {n_names} names: decimal commas and commas between cells cannot "
+            "be told apart, expected semicolons or tabs between cells. Export it so."
+        )
+    return layout
+
+
+def _columns(
+    where: str, lines: list[str], layout: _Layout, n_before: int, names: list[str]
+) -> tuple[list[np.ndarray], list[Times]]:
+    """Return the columns of numbers, and those of clock times."""
+    times: list[Times] = []
+    if layout.clocks:
+        rows = [_cells(line, layout.delimiter) for line in lines if line.strip()]
+        for i, row in enumerate(rows):
+            if len(row) != layout.n_columns:
+                raise ReadError(
+                    f"{where}: about line {n_before + i + 1} does not fit ({len(row)} cells, not {layout.n_columns}), "
+                    "expected numbers in every column. Correct the file."
+                )
+        for at in layout.clocks:
+            times.append(clock_times(where, names[at] or "time", [row[at] for row in rows]))
+        kept = [i for i in range(layout.n_columns) if i not in layout.clocks]
+        layout = _Layout(layout.delimiter or "\t", layout.comma, len(kept))
+        lines = [(layout.delimiter or "\t").join(row[i] for i in kept) for row in rows]
+        if len(kept) == 1:
+            lines = [line or '""' for line in lines]
+    return _numbers(where, lines, layout, n_before), times
+
+
+def _numbers(where: str, lines: list[str], layout: _Layout, n_before: int) -> list[np.ndarray]:
     """Return the columns of lines of numbers; cells that are empty, '-' or 'NA' are NaN."""
+    delimiter = layout.delimiter
     body = "\n".join(lines)
-    if comma:
+    if layout.comma and delimiter == ",":
+        body = re.sub(r'"\s*([-+]?\d*),(\d+(?:[eE][-+]?\d+)?)\s*"', r"\1.\2", body)
+    elif layout.comma:
         body = body.replace(",", ".")
     body = re.sub(r'(?m)^""$', "nan", body)  # pandas: a missing value in a table of one column
     body = body.replace('"', "").replace("'", "")
@@ -262,7 +254,8 @@ def _numbers(where: str, lines: list[str], delimiter: str | None, comma: bool, n
             body = re.sub(rf"(?im)(?<!\S){cell}(?!\S)", "nan", body)
         else:
             mark = re.escape(delimiter)
-            blank = r"[^\S\n\t]*" if delimiter == "\t" else r"[^\S\n]*"
+            # Possessive: a line of a hundred thousand blanks is not tried in every way.
+            blank = r"[^\S\n\t]*+" if delimiter == "\t" else r"[^\S\n]*+"
             body = re.sub(rf"(?im)(^|{mark}){blank}{cell}?{blank}(?={mark}|$)", r"\1nan", body.rstrip("\n"))
             body = re.sub(r"(?m)^nan$\n?", "", body) if delimiter in body.split("\n", 1)[0] else body
         try:
@@ -270,8 +263,6 @@ def _numbers(where: str, lines: list[str], delimiter: str | None, comma: bool, n
         except ValueError as error:
             _refuse(where, error, n_before)
     assert array is not None
-    if array.shape[1] > MAX_COLUMNS:
-        raise ReadError(f"{where}: {array.shape[1]} columns, expected at most {MAX_COLUMNS}. One lead is one column.")
     return list(np.ascontiguousarray(array.T))
 
 
@@ -287,78 +278,80 @@ def _refuse(where: str, error: ValueError, n_before: int) -> NoReturn:
     ) from error
 
 
-def _names(preamble: list[str], delimiter: str | None, n_columns: int) -> tuple[list[str], list[str]]:
+def _names(preamble: list[str], layout: _Layout) -> tuple[list[str], list[str]]:
     """Return names and units from the last lines before the numbers; empty strings where there are none."""
-
-    def cells(line: str) -> list[str]:
-        return [cell.strip().strip("\"'").strip() for cell in line.split(delimiter)]
-
-    rows = [found for line in preamble if not line.startswith("#") and len(found := cells(line)) == n_columns]
+    n_columns = layout.n_columns
+    rows = [
+        found
+        for line in preamble
+        if not line.startswith(COMMENT_MARKS) and len(found := _cells(line, layout.delimiter)) == n_columns
+    ]
+    if not rows and n_columns == 1:  # "II [mV]" above a single column is one name, not two cells
+        lines = [line.strip().strip("\"'") for line in preamble if line.strip() and not line.startswith(COMMENT_MARKS)]
+        rows = [[line] for line in lines[-1:] if name_and_unit(line)[1]]
+    if not rows and n_columns > 1:  # numpy and gnuplot write the names as a comment
+        bare = [re.sub(r"^(?:#|%|//)+\s*", "", line) for line in preamble if line.startswith(COMMENT_MARKS)]
+        rows = [found for line in bare if len(found := _cells(line, layout.delimiter)) == n_columns][-1:]
     units = [""] * n_columns
-    if rows and len(rows) > 1 and all(not u or mv_per(u) or u.lower() in _TIME_S for u in rows[-1]) and any(rows[-1]):
+    if len(rows) > 1 and all(not u or mv_per(u) or u.lower() in TIME_UNITS_S for u in rows[-1]) and any(rows[-1]):
         units = rows.pop()
     return (rows[-1] if rows else [""] * n_columns), units
 
 
-def _name_and_unit(text: str) -> tuple[str, str | None]:
-    """Split ``"II [mV]"``, ``"II_uV"`` or ``"ABP (mmHg)"``.
-
-    Examples
-    --------
-    >>> _name_and_unit("II (mV)"), _name_and_unit("V1")
-    (('II', 'mV'), ('V1', None))
-    """
-    match = _NAME_AND_UNIT.fullmatch(text.strip())
-    if match is None or not match["name"]:
-        return text.strip(), None
-    stated = match["bracket"] or match["suffix"]
-    if match["bracket"] and mv_per(stated) is None and standard_name(match["name"]) == match["name"]:
-        return text.strip(), None  # "ECG (left)": the bracket belongs to the name
-    return match["name"], stated
-
-
-def _take_time(where: str, table: _Table) -> float | None:
-    """Remove a column of times or of sample numbers; return the rate in Hz that times give, or None.
+def _names_of_export(where: str, preamble: list[str], columns: list[np.ndarray]) -> list[str] | None:
+    """Return the leads of an ECG_Viewer export, which states its size and has the twelve leads in the usual order.
 
     Raises
     ------
     ReadError
-        The times are not uniform, or give a rate that no ECG has.
+        There are fewer lines than stated.
     """
-    if len(table.columns) > 1:
-        name = table.names[0]
-        column = table.columns[0]
-        counts = len(column) > 1 and bool((np.diff(column) == 1).all())
-        if counts and _COUNTER.fullmatch(name):
-            table.columns, table.names = table.columns[1:], table.names[1:]
-            table.warnings.append("the first column counts the samples and was left out")
-    for i, name in enumerate(table.names):
-        match = _TIME.fullmatch(name.strip())
-        if match is None or len(table.columns) == 1:
+    match = next((m for line in preamble if (m := _ECG_VIEWER.fullmatch(line))), None)
+    if match is None or int(match[2]) != len(columns):
+        return None
+    if int(match[1]) != len(columns[0]):
+        raise ReadError(
+            f"{where}: {len(columns[0])} lines of numbers, expected the {match[1]} that it states. Export it again."
+        )
+    return list(STANDARD_LEADS) if len(columns) == len(STANDARD_LEADS) else None
+
+
+def _own_meta(preamble: list[str]) -> dict[str, str]:
+    """Return what the comment lines of our own CSV say."""
+    meta = {}
+    for line in preamble:
+        key, _, value = line.lstrip("# ").partition(":")
+        if line.startswith("#") and value.strip():
+            meta[key.strip()] = value.strip()
+    return meta
+
+
+def _stated(preamble: list[str]) -> dict[str, str]:
+    """Return rate, unit and start time from lines of a key and a value, with or without a comment mark."""
+    meta: dict[str, str] = {}
+    for line in preamble:
+        if len(line) > MAX_KEY_LINE:
             continue
-        times = table.columns.pop(i) * _TIME_S[(match[1] or match[2] or "s").lower()]
-        table.names.pop(i)
-        return _rate_from_times(where, name, times)
-    return None
+        if match := re.fullmatch(r"#\s*created\s+(\S+)", line):  # Movesense
+            meta["start_time"] = match[1]
+        match = _KEY_AND_VALUE.fullmatch(line.strip())
+        if match is None:
+            continue
+        key = match["key"].strip().lower()
+        value = match["value"].strip().strip("\"'").strip()
+        if _RATE_KEYS.fullmatch(key) and (rate := _RATE.fullmatch(value)):
+            meta["fs_hz"] = rate[1].replace(",", ".")
+        elif key in ("unit", "units") and mv_per(value) is not None:
+            meta["unit"] = value
+    return meta
 
 
-def _rate_from_times(where: str, name: str, times: np.ndarray) -> float:
-    """Return the rate of uniform times in seconds; times may be rounded to less than half a step."""
-    step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else np.nan
-    if not (np.isfinite(step) and step > 0):
-        raise ReadError(f"{where}: column {name!r} does not grow, expected times. Leave it out and give --fs.")
-    off = np.abs(times - times[0] - step * np.arange(len(times)))
-    if not np.isfinite(times).all() or off.max() > 0.5 * step:
-        raise ReadError(
-            f"{where}: column {name!r} is not uniform (off by {np.nanmax(off):.4g} s at a step of {step:.4g} s), "
-            "expected one rate. Resample the table, or leave the column out and give --fs."
-        )
-    rate = 1.0 / step
-    if not SLOWEST_HZ <= rate <= FASTEST_HZ:
-        raise ReadError(
-            f"{where}: column {name!r} steps by {step:.4g} s, expected a rate of {SLOWEST_HZ:g} to {FASTEST_HZ:g} Hz. "
-            "Name it time_ms if it counts milliseconds."
-        )
-    # The ends may be rounded by as much as the worst time in between: a whole rate within that is meant.
-    uncertain = 2 * off.max() / (times[-1] - times[0]) + 1e-9
-    return float(round(rate)) if abs(rate / round(rate) - 1) <= uncertain else float(rate)
+def _format(preamble: list[str], names: list[str]) -> str:
+    """Return the name of the table's format: of the device that writes such a header, or csv."""
+    if any("sensor timestamp" in name.lower() for name in names):
+        return "polar"  # Polar Sensor Logger: Phone timestamp;sensor timestamp [ns];timestamp [ms];ecg [uV]
+    if any("movesense" in line.lower() or line.startswith("# created ") for line in preamble):
+        return "movesense"
+    if any(_ECG_VIEWER.fullmatch(line) for line in preamble):
+        return "ecgviewer"
+    return "csv"

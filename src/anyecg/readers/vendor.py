@@ -4,6 +4,7 @@ ecgdatakit leaves lead-off sentinels and calibration pulses as numbers and round
 `calibration_pulse` and `_exact_rate` put that right.
 """
 
+import warnings as python_warnings
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,22 @@ from anyecg.errors import ReadError
 from anyecg.leads import STANDARD_LEADS, display_order
 from anyecg.readers.audit import rows_with_names
 from anyecg.readers.channels import says_ecg, says_other, to_one_rate
+from anyecg.readers.notes import is_signed, with_notes
 from anyecg.readers.patient import plausible_age, sex_from_text
-from anyecg.readers.slices import sample_range
+from anyecg.readers.slices import check_size, sample_range
 from anyecg.readers.units import mv_per, rate_of, unit_of
 from anyecg.record import Record
 
 NAME = "vendor"
 
-OURS = frozenset({"WFDB", "DICOM Waveform", "EDF/EDF+"})
+OURS = frozenset({"WFDB", "DICOM Waveform", "EDF/EDF+", "SCP-ECG", "ISHNE Holter"})
 """Formats of ecgdatakit that readers of our own read."""
 
 MAX_BYTES = 1_000_000_000
 """These formats are parsed as a whole in memory; the largest, a day's ISHNE Holter of 12 leads, has 500 MB."""
+
+MAX_TAGS = 300_000
+"""Of an XML file: an ECG has some thousands, and each that is open costs a parser 700 bytes."""
 
 LEAD_OFF = -32768
 """The smallest int16 stands for "no contact" or "no sample" (ISHNE 1998; MUSE) and is no voltage in any of them."""
@@ -60,6 +65,8 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     refuse_entities(path)
     form = (FileParser.detect_format(path) or {}).get("name", "unknown")
     try:
+        # Of frames with gaps between them, which `_with_gaps` puts right.
+        python_warnings.filterwarnings("ignore", "MFER: frame .* starts at pointer")
         parsed = FileParser.parse(path, auto_scale=False)
     except ECGDataKitError as error:
         text = " ".join(str(error).replace(f" in {path}", "").replace(str(path), "").split())
@@ -68,16 +75,29 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
         ) from error
     warnings: list[str] = []
     leads = _ecg_leads(where, parsed.leads, warnings)
-    rates = [rate_of(where, _exact_rate(parsed, lead), fs) for lead in leads]
+    stated = parsed.raw_metadata.get("sampling_rate_stated") is not False
+    rates = [rate_of(where, _exact_rate(parsed, lead) if stated or fs is None else None, fs) for lead in leads]
     rows, gain_known = _rows(where, form, leads, unit, warnings)
+    if form == "MFER":
+        rows = _with_gaps(where, path.stat().st_size, parsed, rows, warnings)
+    if parsed.raw_metadata.get("resolution_stated") is False:
+        gain_known = False
+        warnings.append("the file states no scale: that of a reader which took the format apart is assumed")
+    if not stated and fs is None:
+        warnings.append(f"the file states no sampling rate: {max(rates):g} Hz is assumed")
     rate = max(rates)
     n_samples = max(round(len(row) * rate / own) for row, own in zip(rows, rates, strict=True))
     if len({len(row) / own for row, own in zip(rows, rates, strict=True)}) > 1:
         warnings.append("leads differ in length: the shorter ones are filled up as not recorded")
+    check_size(where, len(rows) * n_samples, path.stat().st_size)
     signal = to_one_rate(rows, rates, n_samples)
     names = rows_with_names(where, [lead.label for lead in leads], warnings)
-    signal, names, derived = complete_twelve(signal, names)
-    order = display_order(names)
+    # Free text of SCP-ECG's section 1, and comments of an aECG.
+    remarks = [str(parsed.annotations.get(key, "")) for key in ("comments", "interpretation_comment")]
+    derived, order = frozenset[str](), list(range(len(names)))
+    if not is_signed(remarks):
+        signal, names, derived = complete_twelve(signal, names)
+        order = display_order(names)
     if pulse := calibration_pulse(signal, rate):
         signal[:, pulse[0] : pulse[1]] = np.nan
         warnings.append(f"the calibration pulse from {pulse[0] / rate:.2f} s on is taken as not recorded")
@@ -85,7 +105,7 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
         warnings.append("the file's median beats were not read")
     first, last = sample_range(where, n_samples, rate, start_s, end_s, warnings)
     patient, started = parsed.patient, parsed.recording.date
-    return Record(
+    record = Record(
         signal=signal[order, first:last],
         fs=rate,
         leads=tuple(names[i] for i in order),
@@ -100,7 +120,11 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
         derived=derived,
         warnings=tuple(warnings),
     )
+    return with_notes(record, remarks)
 
+
+DOMINANT_BEAT = 9
+"""MFER's code (MWF_WFM) of a waveform that is an averaged beat."""
 
 NAMES = {
     **{"SCP-ECG": "scp", "HL7 aECG": "aecg", "GE MUSE XML": "muse", "Philips Sierra XML": "philips"},
@@ -125,6 +149,8 @@ def refuse_entities(path: Path) -> None:
             return
         file.seek(0)
         text = file.read().replace(b"\x00", b"")  # UTF-16 without its zero bytes
+    if (n_tags := text.count(b"<")) > MAX_TAGS:
+        raise ReadError(f"{path}: XML of {n_tags} tags, expected at most {MAX_TAGS}. The file is damaged.")
     if b"<!ENTITY" in text.upper():
         raise ReadError(f"{path}: XML that declares entities, expected none in an ECG. Do not open this file.")
 
@@ -147,16 +173,19 @@ def _ecg_leads(where: str, leads: list[Any], warnings: list[str]) -> list[Any]:
 def _exact_rate(parsed: Any, lead: Any) -> float:
     """Return a lead's rate in Hz as the file states it; ecgdatakit rounds to whole Hz but keeps what it read."""
     meta = parsed.raw_metadata
+    interval_us = meta.get("rhythm_sample_interval_us")
+    if interval_us and round(1e6 / lead.sampling_rate) == interval_us:
+        return float(lead.sampling_rate)  # SCP-ECG counts whole microseconds: 3333 us are meant as 300 Hz
     candidates = [
         (meta.get("rhythm_time") or {}).get("sampling_rate_exact"),
-        1e6 / meta["rhythm_sample_interval_us"] if meta.get("rhythm_sample_interval_us") else None,
+        1e6 / interval_us if interval_us else None,
         (meta.get("raw") or {}).get("frequency") if isinstance(meta.get("raw"), dict) else None,
         *(meta.get("sampling_rates") or []),
     ]
     for rate in candidates:
         if isinstance(rate, int | float) and abs(rate - lead.sampling_rate) <= 0.5:
             # 1 / 0.002 s is 500 Hz but for the last bit.
-            return float(round(rate)) if abs(rate - round(rate)) < 1e-6 else float(rate)
+            return float(round(rate)) if abs(rate - round(rate)) < 1e-6 else float(f"{rate:.12g}")
     return float(lead.sampling_rate)
 
 
@@ -184,6 +213,38 @@ def _rows(
     if n_off:
         warnings.append(f"{n_off} samples of {LEAD_OFF} (lead off) are taken as not recorded")
     return rows, not uncalibrated
+
+
+def _with_gaps(where: str, n_bytes: int, parsed: Any, rows: list[np.ndarray], warnings: list[str]) -> list[np.ndarray]:
+    """Return the rows of an MFER file with its frames where their pointers say (ISO 22077-1:2022, MWF_PNT).
+
+    ecgdatakit 2.0 puts one frame after the other. Leads of several rates stay so, since a pointer counts the samples of
+    one rate; so do frames that overlap.
+    """
+    frames = [f for f in parsed.raw_metadata.get("frames", []) if f["waveform_type"] != DOMINANT_BEAT]
+    lengths = [f["samples"] for f in frames]
+    starts = [f["pointer"] - frames[0]["pointer"] for f in frames]
+    at, n_used = 0, 0
+    for length in lengths:  # frames after the run that was loaded are in the list, too
+        if at == len(rows[0]):
+            break
+        at, n_used = at + length, n_used + 1
+    ends = np.cumsum(lengths[:n_used])
+    begins = ends - lengths[:n_used]
+    if at == len(rows[0]) and np.array_equal(begins, starts[:n_used]):
+        return rows
+    overlap = np.any(np.array(starts[1:n_used]) < np.add(starts, lengths)[: n_used - 1])
+    if at != len(rows[0]) or len({len(row) for row in rows}) > 1 or overlap:
+        warnings.append("frames lie apart in time or overlap, which is not clear: one is put after the other")
+        return rows
+    n_samples = starts[n_used - 1] + lengths[n_used - 1]
+    check_size(where, n_samples * len(rows), n_bytes)
+    placed = [np.full(n_samples, np.nan) for _ in rows]
+    for begin, end, start in zip(begins, ends, starts, strict=False):
+        for out, row in zip(placed, rows, strict=True):
+            out[start : start + end - begin] = row[begin:end]
+    warnings.append(f"frames lie apart in time: {n_samples - at} samples between them are taken as not recorded")
+    return placed
 
 
 def complete_twelve(signal: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...], frozenset[str]]:

@@ -15,6 +15,7 @@ from anyecg.readers.wfdb_annotations import read_annotations
 from anyecg.readers.wfdb_header import (
     BYTES_PER_SAMPLE,
     FLAC_FORMATS,
+    MISSING_COUNT,
     Header,
     Signal,
     inside_folder,
@@ -70,7 +71,7 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     channels = _ecg_channels(where, layout, unit, warnings)
     rates = [frame_hz * channel.signal.per_frame for channel in channels]
     check_size(where, sum(c.signal.per_frame for c in channels) * (last - first), _bytes_beside(pieces))
-    rows = _read_rows(pieces, channels, by_name=bool(header.segments), first=first, last=last)
+    rows = _read_rows(pieces, channels, by_name=_variable(header), first=first, last=last, warnings=warnings)
     fastest = max(channel.signal.per_frame for channel in channels)
     if len(set(rates)) > 1:
         slow = [c.signal.name for c, rate in zip(channels, rates, strict=True) if rate < max(rates)]
@@ -181,8 +182,9 @@ def _layout(header: Header, pieces: list[tuple[Header | str, int]], first: int, 
     """Return the signals a record may have; opens the segments that the slice needs, in place."""
     if not header.segments:
         return header.signals
+    fixed: tuple[Signal, ...] = ()
     known: dict[str, Signal] = {}
-    variable = header.segments[0][1] == 0
+    variable = _variable(header)
     if variable and header.segments[0][0] != "~":
         for signal in parse_header(inside_folder(header.path, f"{header.segments[0][0]}.hea")).signals:
             known[signal.name] = signal
@@ -191,13 +193,42 @@ def _layout(header: Header, pieces: list[tuple[Header | str, int]], first: int, 
         if name != "~" and at < last and at + n_frames > first:
             segment = _open_segment(header.path, str(name), n_frames)
             pieces[i] = (segment, n_frames)
+            if segment.fs is not None and header.fs is not None and segment.fs != header.fs:
+                raise ReadError(
+                    f"{header.path}: segment {name} has {segment.fs:g} frames a second, expected {header.fs:g} as the "
+                    "record. One of the headers is damaged."
+                )
+            if not variable:
+                _same_signals(header, segment, fixed)
+                fixed = segment.signals
+                continue
             for signal in segment.signals:
                 if signal.name not in known or known[signal.name].fmt == 0:
                     known[signal.name] = signal
         at += n_frames
-    if not known:
+    signals = tuple(known.values()) if variable else fixed
+    if not signals:
         raise ReadError(f"{header.path}: no segment with a signal in this slice, expected one. Ask for another slice.")
-    return tuple(known.values())
+    return signals
+
+
+def _variable(header: Header) -> bool:
+    """Return whether a record of segments has a variable layout: signals that come and go (header-5)."""
+    return bool(header.segments) and header.segments[0][1] == 0
+
+
+def _same_signals(header: Header, segment: Header, before: tuple[Signal, ...]) -> None:
+    """Refuse a segment of a fixed layout whose signals differ from those before: they are told apart by position.
+
+    Raises
+    ------
+    ReadError
+    """
+    if before and [(s.name, s.per_frame) for s in segment.signals] != [(s.name, s.per_frame) for s in before]:
+        raise ReadError(
+            f"{header.path}: {segment.path.name} has other signals than the segments before, expected the same in a "
+            "record of fixed layout. One of the headers is damaged."
+        )
 
 
 def _ecg_channels(where: str, signals: tuple[Signal, ...], unit: str | None, warnings: list[str]) -> list[_Channel]:
@@ -240,52 +271,110 @@ def _bytes_beside(pieces: list[tuple[Header | str, int]]) -> int:
 
 
 def _read_rows(
-    pieces: list[tuple[Header | str, int]], channels: list[_Channel], *, by_name: bool, first: int, last: int
+    pieces: list[tuple[Header | str, int]],
+    channels: list[_Channel],
+    *,
+    by_name: bool,
+    first: int,
+    last: int,
+    warnings: list[str],
 ) -> list[np.ndarray]:
     """Return a float32 row in mV for each channel, NaN where a segment does not have it."""
     rows = [np.full((last - first) * c.signal.per_frame, np.nan, dtype=np.float32) for c in channels]
+    wrong: list[str] = []
+    other_rate: dict[str, None] = {}
     at = 0
     for header, n_frames in pieces:
         begin, end = max(first, at), min(last, at + n_frames)
         if isinstance(header, Header) and begin < end:
-            wanted: list[tuple[int, int, float]] = []  # (row, position in this header, mV per unit)
+            wanted: list[tuple[int, int]] = []  # (row, position in this header)
             for row, channel in enumerate(channels):
                 for position, signal in enumerate(header.signals):
-                    here = signal.name == channel.signal.name if by_name else position == channel.index
-                    if here and signal.per_frame == channel.signal.per_frame:
-                        own = mv_per(signal.unit)
-                        same = not channel.gain_known or own is None or signal.unit == channel.signal.unit
-                        wanted.append((row, position, channel.factor if same or own is None else own))
+                    if (signal.name == channel.signal.name) if by_name else (position == channel.index):
+                        if signal.per_frame == channel.signal.per_frame:
+                            wanted.append((row, position))
+                        else:
+                            other_rate[signal.name] = None
                         break
             if wanted:
-                found = _read_segment(header, [position for _, position, _ in wanted], begin - at, end - at)
-                for (row, _, factor), samples in zip(wanted, found, strict=True):
-                    per_frame = channels[row].signal.per_frame
-                    rows[row][(begin - first) * per_frame : (end - first) * per_frame] = samples * factor
+                positions = [position for _, position in wanted]
+                found = _read_segment(header, n_frames, positions, begin - at, end - at, wrong)
+                for (row, position), counts in zip(wanted, found, strict=True):
+                    channel = channels[row]
+                    per_frame = channel.signal.per_frame
+                    at_row = (begin - first) * per_frame
+                    out = rows[row][at_row : at_row + len(counts)]
+                    _to_mv(counts, header.signals[position], channel, out)
         at += n_frames
+    if wrong:
+        warnings.append(f"the checksum differs, so the samples may be damaged: {_some(wrong)}")
+    if other_rate:
+        warnings.append(f"not read where its rate differs from the first segment's: {_some(list(other_rate))}")
     return rows
 
 
-def _read_segment(header: Header, positions: list[int], begin: int, end: int) -> list[np.ndarray]:
-    """Read frames of some signals of one header through wfdb, in the header's units."""
-    import wfdb
+def _some(names: list[str]) -> str:
+    """Return the first ten names on one line, and how many more there are."""
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
-    name = str(header.path.absolute().with_suffix(""))
+
+def _to_mv(counts: np.ndarray, signal: Signal, channel: _Channel, out: np.ndarray) -> None:
+    """Write counts as mV into ``out``, with the gain of the segment that they are of; missing samples as NaN."""
+    own = mv_per(signal.unit)
+    same = not channel.gain_known or own is None or signal.unit == channel.signal.unit
+    factor = channel.factor if same or own is None else own
+    # In 64 bits, since a count of format 32 has more digits than a float32.
+    values = np.subtract(counts, float(signal.baseline), dtype=np.float64)
+    values *= factor / (signal.gain or ASSUMED_UNITS_PER_MV)
+    out[:] = values
+    missing = MISSING_COUNT.get(signal.fmt)
+    if missing is not None:
+        out[counts == missing] = np.nan
+
+
+def _read_segment(
+    header: Header, n_held: int, positions: list[int], begin: int, end: int, wrong_checksums: list[str]
+) -> list[np.ndarray]:
+    """Read frames of some signals of one header as counts; a skewed signal may be shorter.
+
+    wfdb decodes the signal files; its own way to there would parse the header once more, with pandas, which takes ten
+    times as long as the samples of a short record. Skew is done here, since wfdb 4.3 shifts signals of several samples
+    a frame, or FLAC, wrongly; and so are checksums, at which it does not look. A checksum of 0 is taken for none,
+    since many programs write it so.
+    """
+    from wfdb.io._signal import _rd_segment
+
+    signals = [header.signals[position] for position in positions]
+    # A skewed signal stands so many frames later in its file (header-5); what is beyond the file's end is missing.
+    last = min(end + max(s.skew for s in signals), n_held)
     # Format 8 stores differences: a slice is right only if everything before it is read as well.
-    lead_in = begin if any(s.fmt == 8 for s in header.signals) else 0
-    record = wfdb.rdrecord(
-        name,
-        sampfrom=begin - lead_in,
-        sampto=None if header.n_samples is None else end,  # wfdb finds a missing length only without an end
+    start = 0 if any(s.fmt == 8 for s in header.signals) else begin
+    found = _rd_segment(
+        file_name=[s.file for s in header.signals],
+        dir_name=str(header.path.parent.absolute()),
+        pn_dir=None,
+        fmt=[str(s.fmt) for s in header.signals],
+        n_sig=len(header.signals),
+        sig_len=n_held,
+        byte_offset=[s.offset for s in header.signals],
+        samps_per_frame=[s.per_frame for s in header.signals],
+        skew=[s.skew for s in header.signals],
+        init_value=[s.initial for s in header.signals],
+        sampfrom=start,
+        sampto=last,
         channels=positions,
-        physical=True,
-        smooth_frames=False,
+        ignore_skew=True,
     )
-    rows = [np.asarray(row, dtype=np.float64) for row in record.e_p_signal]
-    cut = [lead_in * header.signals[position].per_frame for position in positions]
-    wanted = [(end - begin) * header.signals[position].per_frame for position in positions]
-    if any(len(row) - n_cut < n for row, n_cut, n in zip(rows, cut, wanted, strict=True)):
-        raise ReadError(
-            f"{header.path}: its signal file ends early, expected {end} samples a lead. Copy the file again."
-        )
-    return [row[n_cut : n_cut + n] for row, n_cut, n in zip(rows, cut, wanted, strict=True)]
+    rows = []
+    for position, signal, counts in zip(positions, signals, found, strict=True):
+        whole = start == 0 and last == n_held
+        if whole and signal.checksum and (int(counts.sum(dtype=np.int64)) - signal.checksum) % 65536:
+            wrong_checksums.append(f"{signal.name or f'signal {position + 1}'} of {header.path.name}")
+        at, stop = ((frame - start + signal.skew) * signal.per_frame for frame in (begin, end))
+        row = counts[at:stop]
+        if stop - at - len(row) > signal.skew * signal.per_frame:
+            raise ReadError(
+                f"{header.path}: its signal file ends early, expected {end} samples a lead. Copy the file again."
+            )
+        rows.append(row)
+    return rows

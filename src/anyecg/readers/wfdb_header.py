@@ -22,6 +22,12 @@ BYTES_PER_SAMPLE = {
 }
 FLAC_FORMATS = (508, 516, 524)
 
+MISSING_COUNT = {
+    **{80: -(2**7), 508: -(2**7), 310: -(2**9), 311: -(2**9), 212: -(2**11)},
+    **{16: -(2**15), 61: -(2**15), 160: -(2**15), 516: -(2**15), 24: -(2**23), 524: -(2**23), 32: -(2**31)},
+}
+"""The count of a sample that was not recorded, by format (signal-5): the smallest. Format 8 (differences) has none."""
+
 _RECORD = re.compile(
     r"(?P<name>[^\s/]+)(?:/(?P<n_segments>\d+))?\s+(?P<n_signals>\d+)"
     r"(?:\s+(?P<fs>[^\s/]+)(?:/\S+)?(?:\s+(?P<n_samples>\d+)(?:\s+(?P<when>.*))?)?)?\s*$"
@@ -43,6 +49,9 @@ class Signal:
     gain: float
     unit: str
     name: str
+    baseline: int = 0
+    initial: int = 0
+    checksum: int | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +137,7 @@ def _parse_signal(path: Path, line: str) -> Signal:
         raise _damaged(path, f"a signal line {line[:60]!r}", "'FILE FORMAT GAIN ...'")
     if int(fmt["fmt"]) not in (0, *BYTES_PER_SAMPLE, *FLAC_FORMATS):
         raise _damaged(path, f"signal format {fmt['fmt']}", "one of the WFDB formats")
+    zero = (_whole(fields[4]) or 0) if len(fields) > 4 else 0
     return Signal(
         file=fields[0],
         fmt=int(fmt["fmt"]),
@@ -137,7 +147,16 @@ def _parse_signal(path: Path, line: str) -> Signal:
         gain=float(gain["gain"]) if gain else 0.0,
         unit=(gain["unit"] if gain else None) or "mV",
         name=fields[8].strip() if len(fields) > 8 else "",
+        # "If the baseline is omitted, it is taken to be the ADC zero" (header-5).
+        baseline=int(gain["baseline"]) if gain and gain["baseline"] else zero,
+        initial=(_whole(fields[5]) or 0) if len(fields) > 5 else zero,  # likewise
+        checksum=_whole(fields[6]) if len(fields) > 6 else None,
     )
+
+
+def _whole(text: str) -> int | None:
+    """Return a whole number, or None if it is none."""
+    return int(text) if re.fullmatch(r"[-+]?\d{1,12}", text) else None
 
 
 def _start_time(text: str) -> datetime | None:

@@ -13,7 +13,7 @@ from queue import Queue
 
 import numpy as np
 
-from anyecg.tokens import LEAST_RECORDED, SMALLEST_SCALE_MV, Grid
+from anyecg.tokens import LEAST_RECORDED, Grid, block_scale
 from anyecg.training.datasets import Corpus, Entry
 
 
@@ -156,8 +156,8 @@ class BatchMaker:
         clean, noisy = (np.where(recorded, x, np.float32(0)) for x in (clean, noisy))
         in_blocks = (n_items, n_leads, n_blocks, grid.block_samples)
         n_recorded = recorded.reshape(in_blocks).sum(axis=-1)
-        power = np.square(noisy.reshape(in_blocks)).sum(axis=-1) / np.maximum(n_recorded, 1)
-        scale = np.maximum(np.sqrt(power), SMALLEST_SCALE_MV).astype(np.float32)  # (B, L, n_blocks)
+        energy = np.square(noisy.reshape(in_blocks)).sum(axis=-1)
+        scale = block_scale(energy, n_recorded, grid.scale_per)  # (B, L, n_blocks)
         on_grid = (n_items, n_leads, n_blocks * grid.block_fragments, grid.fragment_samples)
         per_sample = np.repeat(scale, grid.block_samples, axis=-1)
         recorded = recorded.reshape(on_grid)

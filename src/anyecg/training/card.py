@@ -11,7 +11,7 @@ METRICS = "metrics.json"
 
 def tables(what: str, measured: dict[str, Any]) -> str:
     """Return the Markdown tables of one evaluation."""
-    return {"tokenizer": _tokenizer_tables, "pretraining": _pretraining_tables}[what](measured)
+    return TABLES[what](measured)
 
 
 def keep(folder: Path, what: str, measured: dict[str, Any]) -> None:
@@ -104,6 +104,109 @@ def _pretraining_tables(measured: dict[str, Any]) -> str:
     )
 
 
+def _robustness_tables(measured: dict[str, Any]) -> str:
+    noise = [
+        [
+            *(kind, snr, f"{row['snr_gain_db']:.1f}", f"{row['wavelet_snr_gain_db']:.1f}", f"{row['r']:.3f}"),
+            _percent(row["codes_kept"]),
+        ]
+        for kind, by_snr in measured["noise"].items()
+        for snr, row in by_snr.items()
+    ]
+    changed = [
+        [f"{label} {name}", _percent(row["codes_kept"])]
+        for key, label in (("rates", "Hz:"), ("gains", "gain x"), ("subsets", "only"))
+        for name, row in measured[key].items()
+    ]
+    polarity = [[name, f"{row['r']:.3f}"] for name, row in measured["polarity"].items()]
+    return "\n\n".join(
+        [
+            f"Split: {measured['split']}: {measured['n_records']} records of {measured['n_patients']} patients. "
+            "Codes kept: share of codes equal to those of the record as it is, level 1 / 2 / ...",
+            "Real noise mixed in (bw baseline wander, em electrode motion, ma muscle), decoded against *clean*; "
+            "`wavelet`: db6 soft thresholding of the same noisy signal. Medians over leads:",
+            _table(["noise", "SNR in, dB", "SNR gain, dB", "wavelet gain, dB", "r to clean", "codes kept, %"], noise),
+            _table(["the same record", "codes kept, %"], changed),
+            _table(["decoded", "r, median over leads"], polarity),
+        ]
+    )
+
+
+def _percent(shares: list[float]) -> str:
+    return " / ".join(f"{100 * share:.0f}" for share in shares)
+
+
+def _meaning_tables(measured: dict[str, Any]) -> str:
+    told, labels = [], []
+    for task, part in measured["tasks"].items():
+        for name, c in part["clusters"].items():
+            told.append(
+                [
+                    *(task, name, f"{c['nmi']:.3f} / {c['nmi_shuffled']:.3f}", _with_interval(c["ami"], c["interval"])),
+                    f"{100 * c['told']:.1f} / {100 * c['told_shuffled']:.1f}",
+                    *(_with_interval(c["read_right"], c["read_right_interval"], ".2f"), f"{part['chance_read']:.2f}"),
+                    _with_interval(part["gain"]["ami"], part["gain"]["interval"]) if name == "codes" else "",
+                ]
+            )
+        shares = ", ".join(f"{label} {100 * share:.1f} % ({n:,})" for label, (share, n) in part["labels"].items())
+        counts = [part["database"], part["n_records"], part["n_patients"], f"{part['n_fragments']:,}"]
+        labels.append([task, *counts, shares, part["rule"]])
+    return "\n\n".join(
+        [
+            f"Split: {measured['split']}. Level-1 codes (of {measured['codebook_size']}) against k-means on the raw "
+            f"{measured['fragment_s']:g} s fragments, scaled alike: {measured['n_clusters']} clusters, fitted on "
+            f"{measured['n_fitted']:,} training fragments. A code has heard the seconds around its fragment, k-means "
+            "has not.",
+            "NMI: normalised mutual information with the label; shuffled: the same after clusters changed places in "
+            "time within each lead (rhythm: after records exchanged labels), which leaves chance and what the record "
+            "alone tells; AMI: what chance tells taken off (95 %: jackknife over patients); told: share of the "
+            "label's entropy; read right: mean recall when each cluster is read as the label it is most enriched for "
+            "in train; gain: AMI less that of k-means.",
+            _table(
+                [
+                    *("label", "clusters", "NMI / shuffled", "AMI (95 %)", "told, % / shuffled", "read right (95 %)"),
+                    *("chance", "gain (95 %)"),
+                ],
+                told,
+            ),
+            _table(["label", "database", "records", "patients", "fragments", "prevalence", "rule"], labels),
+        ]
+    )
+
+
+def _restoration_tables(measured: dict[str, Any]) -> str:
+    rows = []
+    for given, part in measured["given"].items():
+        for name, r, rmse in (("model", "r", "rmse"), ("linear regression", "linear_r", "linear_rmse")):
+            rows.append([given, part["n"], name, _with_interval(part[r]["mean"], part[r]["interval"])])
+            rows[-1] += [f"{part[r]['median']:.3f}", f"{part[rmse]:.3f}"]
+            rows[-1].append(f"{100 * part['inside']:.0f}" if name == "model" else "")
+    return "\n\n".join(
+        [
+            f"Split: {measured['split']}: {measured['n_records']} records of {measured['n_patients']} patients. "
+            "Precordial leads that were not given, restored, against the prepared signal.",
+            _table(
+                ["given", "leads restored", "by", "r, mean (95 %)", "r, median", "RMSE, mV", "inside 5-95 % band, %"],
+                rows,
+            ),
+        ]
+    )
+
+
+def _with_interval(value: float, interval: list[float], form: str = ".3f") -> str:
+    return f"{value:{form}} ({interval[0]:{form}} to {interval[1]:{form}})"
+
+
+TABLES = {
+    "tokenizer": _tokenizer_tables,
+    "pretraining": _pretraining_tables,
+    "robustness": _robustness_tables,
+    "meaning": _meaning_tables,
+    "restoration": _restoration_tables,
+}
+"""What `anyecg evaluate` measures, and the function that prints it."""
+
+
 def write_card(folder: Path) -> Path:
     """Write card.md from config.json and, where it is there, metrics.json."""
     config = json.loads((folder / "config.json").read_text())
@@ -129,9 +232,13 @@ def write_card(folder: Path) -> Path:
         "probe strength were chosen on val.",
         f"Licence of the weights: {config['licence']}.",
     ]
-    for what, title in (("tokenizer", "## Measured: tokenizer"), ("pretraining", "## Measured: pre-training")):
+    for what in TABLES:
         if what in metrics:
-            parts += [title, f"Printed by `anyecg evaluate {what} {name}`.", tables(what, metrics[what])]
+            parts += [
+                f"## Measured: {what}",
+                f"Printed by `anyecg evaluate {what} {name}`.",
+                tables(what, metrics[what]),
+            ]
     parts += [
         "## Limits",
         "Trained on subsets of the databases. The anomaly percentile is relative to normal adult resting ECGs of one "

@@ -218,6 +218,8 @@ NOISE_CITATION = "MIT-BIH Noise Stress Test Database, Moody 1984, doi:10.13026/C
 SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
 SUPERCLASS_DATABASE, NORMAL = "ptb-xl", ["NORM"]
 SINGLE_LEAD_DATABASE, SINGLE_LEAD_NORMAL = "cinc2017", ["N"]
+WAVES_DATABASE, BEATS_DATABASE = "ludb", "mitdb"
+"""The databases whose P, QRS and T waves, and whose beats, are marked (see `anyecg.training.marks`)."""
 
 
 def read_splits(path: Path) -> dict[str, dict[str, tuple[str, str]]]:

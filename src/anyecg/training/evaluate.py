@@ -21,6 +21,7 @@ from anyecg.models.export import load_networks
 from anyecg.record import Record
 from anyecg.training.datasets import SUPERCLASS_DATABASE, SUPERCLASSES, Corpus, Entry, prepare_databases
 from anyecg.training.masks import mixed_mask
+from anyecg.training.meaning import evaluate_meaning
 from anyecg.training.probe import (
     Windows,
     each_auroc,
@@ -33,6 +34,8 @@ from anyecg.training.probe import (
     superclass_labels,
 )
 from anyecg.training.recipe import MaskSection
+from anyecg.training.restoration import evaluate_restoration
+from anyecg.training.robustness import evaluate_robustness
 
 LONGEST_S = 60.0
 """Of each record the first minute is measured: a database of half-hour records would outweigh all others."""
@@ -49,7 +52,8 @@ def evaluate(
 
     Parameters
     ----------
-    what : {"tokenizer", "pretraining"}
+    what : str
+        One of `EVALUATIONS`.
     checkpoint : str or Path
         Name or folder.
     data, splits : Path
@@ -67,18 +71,17 @@ def evaluate(
     ValueError
         ``what`` is neither.
     """
-    stages = {"tokenizer": evaluate_tokenizer, "pretraining": evaluate_pretraining}
-    if what not in stages:
-        raise ValueError(f"cannot evaluate {what!r}; allowed are {', '.join(stages)}")
+    if what not in EVALUATIONS:
+        raise ValueError(f"cannot evaluate {what!r}; allowed are {', '.join(EVALUATIONS)}")
     model = load(checkpoint)
     folder = prepare_databases(data, splits, model.checkpoint.preparation, progress)
-    return stages[what](model, folder, progress)
+    return EVALUATIONS[what](model, folder, data, progress)
 
 
 # -- tokenizer -----------------------------------------------------------------------------------------------
 
 
-def evaluate_tokenizer(model: Model, folder: Path, progress: Callable[[str], None]) -> dict[str, Any]:
+def evaluate_tokenizer(model: Model, folder: Path, _data: Path, progress: Callable[[str], None]) -> dict[str, Any]:
     """Decode every test record from its codes and compare; also wavelet coding at the same bits a second."""
     corpus = Corpus(folder, "test")
     databases = sorted({e.database for e in corpus.entries})
@@ -224,7 +227,7 @@ def wavelet_coded(x: np.ndarray, bits_per_second: float, fs: float) -> np.ndarra
 # -- pre-training --------------------------------------------------------------------------------------------
 
 
-def evaluate_pretraining(model: Model, folder: Path, progress: Callable[[str], None]) -> dict[str, Any]:
+def evaluate_pretraining(model: Model, folder: Path, _data: Path, progress: Callable[[str], None]) -> dict[str, Any]:
     """Guess hidden codes of test records; probe the encoder against an untrained one on the same codes."""
     tokenizer, encoder = load_networks(model.checkpoint.folder)
     grid = model.checkpoint.grid
@@ -320,3 +323,13 @@ def _probe_both(features: dict[str, np.ndarray], windows: dict[str, Windows]) ->
             "validation": round(probe.validation, 4),
         }
     return found
+
+
+EVALUATIONS: dict[str, Callable[[Model, Path, Path, Callable[[str], None]], dict[str, Any]]] = {
+    "tokenizer": evaluate_tokenizer,
+    "pretraining": evaluate_pretraining,
+    "robustness": evaluate_robustness,
+    "meaning": evaluate_meaning,
+    "restoration": evaluate_restoration,
+}
+"""What can be measured: (model, folder of the prepared databases, that of the restored ones, progress) -> numbers."""

@@ -4,6 +4,7 @@ A step depends on nothing but the state and its number: batches are drawn from (
 seeded from them too. So an interrupted run that is started again ends with the very weights of an uninterrupted one.
 """
 
+import ctypes
 import json
 import math
 import signal
@@ -66,6 +67,7 @@ def train(
     stop_at : int, optional
         Stop after this many steps although the schedule is longer.
     """
+    keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     optimizer = make_optimizer(model, stage)
     first = _resume(folder / "state.pt", model, optimizer)
@@ -101,6 +103,21 @@ def train(
         save_state(folder / "state.pt", model, optimizer, last)
     model.eval()
     return model
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep what was freed for the next step.
+
+    By default it gives every large tensor back to the system at once; to fault the pages in again took 40 % of a
+    step of nano on two cores. Where there is no glibc nothing happens.
+    """
+    mmap_threshold, trim_threshold = -3, -1  # of mallopt(3)
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+    except OSError:
+        return
+    libc.mallopt(mmap_threshold, 1 << 30)
+    libc.mallopt(trim_threshold, (1 << 31) - 1)
 
 
 @contextmanager

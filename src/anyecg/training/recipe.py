@@ -38,12 +38,13 @@ class StageSection(_Section):
 
 
 class TokenizerStage(StageSection):
-    """First stage. Loss weights of the three views and of the commitment."""
+    """First stage. Loss weights of the three views, of the commitment, of noisy vectors agreeing with clean ones."""
 
     morphology: float = 1.0
     frequency: float = 0.2
     demography: float = 0.02
     commitment: float = 1.0
+    steadiness: float = 0.2
     noise_probability: float = 0.5
 
 
@@ -58,12 +59,16 @@ class MaskSection(_Section):
 
 
 class PretrainStage(StageSection):
-    """Second stage."""
+    """Second stage. Loss weights of guessing a hidden lead's amplitude, age and sex, and the teacher's view."""
 
     few_blocks: int = 3
     noise_probability: float = 0.2
     mask: MaskSection = MaskSection()
     unknown_gain_probability: float = 0.2
+    amplitude: float = 0.1
+    demography: float = 0.05
+    latent: float = 1.0
+    teacher_decay: float = 0.998
 
 
 class Recipe(_Section):

@@ -94,7 +94,9 @@ def _load_trained_encoder(recipe: Recipe, codebooks: torch.Tensor) -> Encoder:
             f"{path}: no pre-trained encoder, expected one. Run anyecg pretrain with the recipe first."
         )
     encoder = Encoder(recipe.sizes.encoder, recipe.sizes.tokenizer, codebooks)
-    encoder.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
+    state = torch.load(path, map_location="cpu", weights_only=True)["model"]
+    own = {name.removeprefix("encoder."): x for name, x in state.items() if name.startswith("encoder.")}
+    encoder.load_state_dict(own)  # its teacher stays behind
     return encoder.eval()
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anyecg.metrics import usage_and_perplexity
+from anyecg.models.demography import Demography
 from anyecg.models.sizes import TokenizerConfig
 from anyecg.models.tokenizer import Tokenizer, Views
 from anyecg.signals import Preparation
@@ -26,7 +27,7 @@ WEIGHT_CENTRE, WEIGHT_UNIT = 75.0, 15.0  # kg
 
 def grid_of(config: TokenizerConfig) -> Grid:
     """Return the lead x time grid a tokenizer works on."""
-    return Grid(config.fs_hz, config.fragment_samples, config.block_fragments)
+    return Grid(config.fs_hz, config.fragment_samples, config.block_fragments, config.scale_per)
 
 
 def preparation_of(config: TokenizerConfig) -> Preparation:
@@ -89,23 +90,46 @@ def tokenizer_losses(
         for part in parts:
             name = "many" if part.lead_ids.shape[1] > 2 else "few"
             valid, lead_ids = torch.from_numpy(part.valid), torch.from_numpy(part.lead_ids)
-            views, quantized = model(torch.from_numpy(part.noisy), valid, lead_ids)
+            z, quantized, views = model(torch.from_numpy(part.noisy), valid, lead_ids)
             morphology = masked_mse(views.samples.float(), torch.from_numpy(part.clean), recorded_in(part))
             frequency = frequency_loss(model, views, part)
-            demography = demography_loss(views, part)
+            demography = demography_loss(views.demography, part)
+            steadiness = steadiness_loss(model, z, part)
             total = total + (
                 stage.morphology * morphology
                 + stage.frequency * frequency
                 + stage.demography * demography
                 + stage.commitment * quantized.loss
+                + stage.steadiness * steadiness
             )
             usage, perplexity = usage_and_perplexity(quantized.codes[:, 0].numpy(), model.config.codebook_size)
             numbers |= {f"morphology_{name}": morphology.item(), f"frequency_{name}": frequency.item()}
             numbers |= {f"demography_{name}": demography.item(), f"commitment_{name}": quantized.loss.item()}
+            numbers |= {f"steadiness_{name}": steadiness.item()}
             numbers |= {f"usage_{name}": usage, f"perplexity_{name}": perplexity}
         return total / len(parts), numbers
 
     return losses
+
+
+def steadiness_loss(model: Tokenizer, z: Tensor, part: Part) -> Tensor:
+    """Return how far the vectors of noisy fragments point away from those of the clean ones, 0 to 2.
+
+    Ours: decoding the clean signal alone lets one heartbeat have many codes, one for each noise.
+    """
+    samples, recorded, valid = torch.from_numpy(part.clean), recorded_in(part), torch.from_numpy(part.valid)
+    noisy_too = (samples != torch.from_numpy(part.noisy)).flatten(1).any(dim=1)  # (B,); the others agree already
+    if not noisy_too.any():
+        return z.new_zeros(())
+    samples, recorded, valid = samples[noisy_too], recorded[noisy_too], valid[noisy_too]
+    # The clean signal is in units of the noisy one's scale; alone it would be scaled to RMS 1.
+    power = (samples.square() * recorded).sum(dim=(2, 3)) / recorded.sum(dim=(2, 3)).clamp_min(1)
+    if model.config.scale_per == "record":
+        power = power.mean(dim=1, keepdim=True)
+    scaled = samples / power.sqrt().clamp_min(1e-3)[:, :, None, None]
+    with torch.no_grad():
+        clean_z = model.encode(scaled, valid, torch.from_numpy(part.lead_ids)[noisy_too])
+    return (1 - (z[noisy_too] * clean_z).sum(dim=-1))[valid].mean()
 
 
 def recorded_in(part: Part) -> Tensor:
@@ -136,15 +160,15 @@ def frequency_loss(model: Tokenizer, views: Views, part: Part) -> Tensor:
     return masked_mse(views.wavelet.float(), target, (whole & could_be_recorded).expand_as(target))
 
 
-def demography_loss(views: Views, part: Part) -> Tensor:
+def demography_loss(guess: Demography, part: Part) -> Tensor:
     """Huber for age and weight, cross-entropy for sex; unknown attributes carry no loss."""
     age, weight, sex = (torch.from_numpy(x) for x in (part.age, part.weight_kg, part.sex))
     losses = [
-        _masked_mean(F.huber_loss(views.age, (age.nan_to_num() - AGE_CENTRE) / AGE_UNIT, reduction="none"), age),
+        _masked_mean(F.huber_loss(guess.age, (age.nan_to_num() - AGE_CENTRE) / AGE_UNIT, reduction="none"), age),
         _masked_mean(
-            F.huber_loss(views.weight, (weight.nan_to_num() - WEIGHT_CENTRE) / WEIGHT_UNIT, reduction="none"), weight
+            F.huber_loss(guess.weight, (weight.nan_to_num() - WEIGHT_CENTRE) / WEIGHT_UNIT, reduction="none"), weight
         ),
-        _masked_mean(F.cross_entropy(views.sex, sex.nan_to_num().long(), reduction="none"), sex),
+        _masked_mean(F.cross_entropy(guess.sex, sex.nan_to_num().long(), reduction="none"), sex),
     ]
     return torch.stack(losses).sum()
 

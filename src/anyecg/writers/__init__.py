@@ -8,14 +8,63 @@ from types import ModuleType
 
 from anyecg.errors import WriteError
 from anyecg.record import Record
-from anyecg.writers import csv_table, wfdb_record
+from anyecg.writers import (
+    aecg,
+    csv_table,
+    dicom_ecg,
+    edf_plus,
+    fhir,
+    parquet,
+    scp_ecg,
+    wfdb_flac,
+    wfdb_record,
+)
 
-WRITERS: dict[str, ModuleType] = {"wfdb": wfdb_record, "csv": csv_table}
-"""Each has ``files(record, path) -> list of Path`` and ``write(record, folder, path)``: the same names, in folder."""
+WRITERS: dict[str, ModuleType] = {
+    "wfdb": wfdb_record,
+    "wfdb-flac": wfdb_flac,
+    "csv": csv_table,
+    "edf": edf_plus,
+    "dicom": dicom_ecg,
+    "scp": scp_ecg,
+    "aecg": aecg,
+    "parquet": parquet,
+    "fhir": fhir,
+}
+"""Each has three functions.
 
-SUFFIXES = {".hea": "wfdb", ".dat": "wfdb", ".atr": "wfdb", "": "wfdb", ".csv": "csv", ".tsv": "csv"}
+``files(record, path) -> list of Path`` says what will be written; ``write(record, folder, path)`` writes it, under the
+same names, into ``folder``; ``losses(record) -> list of str`` says what the format cannot hold of the record, a line
+each. A writer raises for what must not be written; it never drops a thing that ``losses`` does not name.
+"""
 
-__all__ = ["WRITERS", "write"]
+SUFFIXES = {
+    **{".hea": "wfdb", ".dat": "wfdb", ".atr": "wfdb", "": "wfdb", ".csv": "csv", ".tsv": "csv", ".edf": "edf"},
+    **{".dcm": "dicom", ".scp": "scp", ".xml": "aecg", ".aecg": "aecg", ".parquet": "parquet", ".json": "fhir"},
+}
+
+__all__ = ["WRITERS", "losses", "write"]
+
+
+def losses(record: Record, path: str | Path, *, format: str | None = None) -> list[str]:
+    """Return what `write` with the same arguments would not keep of a record, a line each; empty if it keeps all.
+
+    Parameters
+    ----------
+    record : Record
+    path : str or Path
+    format : str, optional
+        As for `write`.
+
+    Raises
+    ------
+    ValueError
+        The format or the suffix is unknown.
+    SignalError
+        There is no sample, or an amplitude that the format cannot say.
+    """
+    lines: list[str] = _writer(Path(path), format).losses(record)
+    return lines
 
 
 def write(record: Record, path: str | Path, *, format: str | None = None, force: bool = False) -> list[Path]:
@@ -25,9 +74,11 @@ def write(record: Record, path: str | Path, *, format: str | None = None, force:
     ----------
     record : Record
     path : str or Path
-        ``NAME.hea``, ``NAME.dat`` or ``NAME`` for WFDB, ``NAME.csv`` or ``NAME.tsv`` for a table.
-    format : {"wfdb", "csv"}, optional
-        Instead of what the suffix says.
+        Its suffix says the format: ``NAME.hea``, ``NAME.dat`` or ``NAME`` WFDB, ``.csv`` and ``.tsv`` a table, ``.edf``
+        EDF+, ``.dcm`` DICOM, ``.scp`` SCP-ECG, ``.xml`` and ``.aecg`` HL7 aECG, ``.parquet`` Parquet, ``.json`` a FHIR
+        Observation.
+    format : str, optional
+        A key of `WRITERS`, instead of what the suffix says; ``"wfdb-flac"`` is WFDB with compressed signals.
     force : bool
         Replace files that exist already.
 
@@ -41,15 +92,12 @@ def write(record: Record, path: str | Path, *, format: str | None = None, force:
     ValueError
         The format or the suffix is unknown.
     WriteError
-        A file exists already, or the folder cannot be written to.
+        A file exists already, the folder cannot be written to, or the format cannot hold such a record.
+    SignalError
+        There is no sample, or an amplitude that the format cannot say.
     """
     path = Path(path)
-    chosen = format if format is not None else SUFFIXES.get(path.suffix.lower())
-    if chosen not in WRITERS:
-        said = f"format is {format!r}" if format is not None else f"the suffix of {path.name} is {path.suffix!r}"
-        allowed = ", ".join(suffix or "none" for suffix in SUFFIXES)
-        raise ValueError(f"{said}, allowed are the formats {', '.join(WRITERS)} and the suffixes {allowed}")
-    writer = WRITERS[chosen]
+    writer = _writer(path, format)
     targets: list[Path] = writer.files(record, path)
     for target in targets:
         if target.exists() and (target.is_dir() or not force):
@@ -61,6 +109,16 @@ def write(record: Record, path: str | Path, *, format: str | None = None, force:
             f"{path}: cannot be written ({error.strerror or error}), expected a folder that is there and has room. "
             "Choose another folder."
         ) from error
+
+
+def _writer(path: Path, format: str | None) -> ModuleType:
+    """Return the writer of a format, or else of a path's suffix."""
+    chosen = format if format is not None else SUFFIXES.get(path.suffix.lower())
+    if chosen not in WRITERS:
+        said = f"format is {format!r}" if format is not None else f"the suffix of {path.name} is {path.suffix!r}"
+        allowed = ", ".join(suffix or "none" for suffix in SUFFIXES)
+        raise ValueError(f"{said}, allowed are the formats {', '.join(WRITERS)} and the suffixes {allowed}")
+    return WRITERS[chosen]
 
 
 def _write_beside(writer: ModuleType, record: Record, path: Path, targets: list[Path]) -> list[Path]:

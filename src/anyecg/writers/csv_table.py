@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from anyecg.record import Record
+from anyecg.writers import limits
 
 FIRST_LINE = "# anyecg csv 1"
 
@@ -26,6 +27,12 @@ _BLOCK_SAMPLES = 65536
 def files(record: Record, path: Path) -> list[Path]:
     """Return the one file that is written."""
     return [path]
+
+
+def losses(record: Record) -> list[str]:
+    """Return what the table does not hold of the record, a line each."""
+    lines = limits.lead_names(record, [_quoted(lead, ",") for lead in record.leads])
+    return lines + limits.source_rate(record) + limits.annotations(record)
 
 
 def write(record: Record, folder: Path, path: Path) -> None:

@@ -7,24 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
-from anyecg.errors import SignalError
-from anyecg.record import Record
-
-LARGEST_COUNT = 32767
-MISSING_COUNT = -32768
-"""Format 16's "no sample" (signal-5, format 16); wfdb reads it as NaN."""
-
-FINEST_UNITS_PER_MV = 1_000_000.0
-"""A nanovolt: finer than any device, and than float32 from 8 mV on."""
-
-_DECIMALS = (1.0, 2.0, 2.5, 4.0, 5.0, 8.0)
+from anyecg.record import Annotation, Record
+from anyecg.writers import limits, notes
+from anyecg.writers.counts import gains_of, to_counts
 
 
 def files(record: Record, path: Path) -> list[Path]:
     """Return the files that are written, the header last: a record is there once its header is."""
+    return named(record, path, [f"{record_name(path)}.dat"])
+
+
+def named(record: Record, path: Path, signal_files: list[str]) -> list[Path]:
+    """Return the paths of signal files, of annotations if there are any, and of the header."""
     name = record_name(path)
-    suffixes = [".dat", *([".atr"] if _marks(record) else []), ".hea"]
-    return [path.with_name(name + suffix) for suffix in suffixes]
+    marks = [f"{name}.atr"] if _marks(record) else []
+    return [path.with_name(file) for file in (*signal_files, *marks, f"{name}.hea")]
 
 
 def record_name(path: Path) -> str:
@@ -41,6 +38,17 @@ def record_name(path: Path) -> str:
     return name
 
 
+def losses(record: Record) -> list[str]:
+    """Return what WFDB does not hold of the record, a line each."""
+    lines = limits.coarse_steps(record, [1 / gain for gain in gains_of(record)])
+    lines += limits.lead_names(record, [_lead_name(lead) for lead in record.leads])
+    lines += limits.start_time(record) + limits.source_rate(record)
+    lines += limits.annotations(record, lambda annotation: _is_mark(annotation, record) or _is_diagnosis(annotation))
+    if any(_is_mark(annotation, record) and annotation.lead is not None for annotation in record.annotations):
+        lines.append("the leads of beats and rhythms are left out")
+    return lines
+
+
 def write(record: Record, folder: Path, path: Path) -> None:
     """Write the record's files into ``folder``.
 
@@ -50,86 +58,62 @@ def write(record: Record, folder: Path, path: Path) -> None:
     name = record_name(path)
     counts, gains, baselines = to_counts(record)
     counts.T.astype("<i2").tofile(folder / f"{name}.dat")
+    scales = list(zip(gains, baselines, strict=True))
+    write_header(record, folder, name, counts, scales, [(f"{name}.dat", 16)] * record.n_leads)
+
+
+def write_header(
+    record: Record,
+    folder: Path,
+    name: str,
+    counts: np.ndarray,
+    scales: list[tuple[float, int]],
+    stored: list[tuple[str, int]],
+) -> None:
+    """Write NAME.hea and, if there is something for it, NAME.atr.
+
+    Parameters
+    ----------
+    record : Record
+    folder : Path
+    name : str
+    counts : ndarray of int16, shape (n_leads, n_samples)
+    scales : list of (float, int)
+        Gain in units per mV and baseline of each lead.
+    stored : list of (str, int)
+        File and signal format of each lead.
+    """
     lines = [_record_line(name, record)]
-    for lead, row, gain, baseline in zip(record.leads, counts, gains, baselines, strict=True):
-        checksum = int(row.astype(np.int64).sum()) & 0xFFFF
-        lead_name = " ".join(lead.split()) or "lead"
-        lines.append(f"{name}.dat 16 {_number(gain)}({baseline})/mV 16 0 {int(row[0])} {checksum} 0 {lead_name}")
+    for lead, row, (gain, baseline), (file, form) in zip(record.leads, counts, scales, stored, strict=True):
+        checksum = int(row.sum(dtype=np.int64)) & 0xFFFF
+        scale = f"{_number(gain)}({baseline})/mV"
+        lines.append(f"{file} {form} {scale} 16 0 {int(row[0])} {checksum} 0 {_lead_name(lead)}")
     lines += [f"# {comment}" for comment in comments(record)]
     (folder / f"{name}.hea").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
     if marks := _marks(record):
         _write_marks(marks, record, folder, name)
 
 
-def to_counts(record: Record) -> tuple[np.ndarray, list[float], list[int]]:
-    """Return int16 counts, and the gain (units per mV) and baseline of each lead.
-
-    Raises
-    ------
-    SignalError
-        There is no sample, or a lead is beyond what 16 bits hold at one count a volt.
-    """
-    if record.n_samples == 0 or record.n_leads == 0:
-        raise SignalError(f"{record.id}: no sample to write, expected at least one. Choose another record.")
-    counts = np.full(record.signal.shape, MISSING_COUNT, dtype=np.int16)
-    gains, baselines = [], []
-    for out, row in zip(counts, record.signal.astype(np.float64), strict=True):
-        recorded = np.isfinite(row)
-        low, high = (float(row[recorded].min()), float(row[recorded].max())) if recorded.any() else (0.0, 0.0)
-        gain, baseline = gain_for(low, high)
-        out[recorded] = np.round(row[recorded] * gain).astype(np.int64) + baseline
-        gains.append(gain)
-        baselines.append(baseline)
-    return counts, gains, baselines
-
-
-def gain_for(low_mv: float, high_mv: float) -> tuple[float, int]:
-    """Return the finest round gain and a baseline with which a range of mV fits into 16 bits.
-
-    Examples
-    --------
-    >>> gain_for(-1.0, 2.0)
-    (10000.0, 0)
-    >>> gain_for(0.0, 0.0)
-    (1000.0, 0)
-    """
-    largest = max(abs(low_mv), abs(high_mv))
-    if largest == 0:
-        return 1000.0, 0
-    centre = 0.0
-    if largest > high_mv - low_mv:  # mostly an offset: its middle becomes count 0, rather than lose resolution to it
-        centre = (low_mv + high_mv) / 2
-        largest = (high_mv - low_mv) / 2
-    power = 10.0 ** np.arange(-3, 7)
-    allowed = np.sort(np.outer(power, _DECIMALS).ravel())
-    fitting = allowed[(allowed * max(largest, 1e-9) + 1 <= LARGEST_COUNT) & (allowed <= FINEST_UNITS_PER_MV)]
-    # The baseline is an int32 for wfdb: a large offset limits the gain too.
-    fitting = fitting[fitting * abs(centre) < 2**31 - 2]
-    if len(fitting) == 0:
-        raise SignalError(f"{low_mv:.4g} to {high_mv:.4g} mV do not fit into WFDB's 16 bits. Check the unit.")
-    gain = float(fitting[-1])
-    return gain, -round(centre * gain)
+def _lead_name(lead: str) -> str:
+    """Return a lead's name without line breaks, which end a header's line."""
+    return " ".join(lead.split()) or "lead"
 
 
 def comments(record: Record) -> list[str]:
     """Return the header's comments: who, what is not measured, and what the reader had to bend."""
-    lines = []
-    if record.age is not None:
-        lines.append(f"Age: {record.age:g}")
-    if record.sex is not None:
-        lines.append(f"Sex: {record.sex.capitalize()}")
-    if record.weight_kg is not None:
-        lines.append(f"Weight: {record.weight_kg:g}")
-    codes = [a.code for a in record.annotations if a.kind == "diagnosis" and a.score is None and a.code.isdigit()]
-    if codes:
-        lines.append(f"Dx: {','.join(dict.fromkeys(codes))}")
-    if not record.gain_known:
-        lines.append("Gain: not known, the millivolts are not calibrated")
-    if record.derived:
-        lines.append(f"Derived leads: {', '.join(name for name in record.leads if name in record.derived)}")
-    if record.restored:
-        lines.append(f"Restored leads: {', '.join(name for name in record.leads if name in record.restored)}")
-    return lines + [f"Warning: {' '.join(warning.split())}" for warning in record.warnings]
+    codes = [a.code for a in record.annotations if _is_diagnosis(a)]
+    diagnoses = [f"Dx: {','.join(dict.fromkeys(codes))}"] if codes else []
+    return [*notes.about_person(record), *diagnoses, *notes.about_leads(record), *notes.bent(record)]
+
+
+def _is_diagnosis(annotation: Annotation) -> bool:
+    """Return whether ``Dx:`` can say it: a code of the whole record, said by the file."""
+    return (
+        annotation.kind == "diagnosis"
+        and annotation.score is None
+        and annotation.lead is None
+        and bool(re.fullmatch(r"\d{6,18}", annotation.code))
+    )
 
 
 def _record_line(name: str, record: Record) -> str:
@@ -147,25 +131,31 @@ def _number(value: float) -> str:
     return np.format_float_positional(value, unique=True, trim="-")
 
 
-def _marks(record: Record) -> list[tuple[int, str, str]]:
-    """Return ``(sample, symbol, note)`` of the file's beats and rhythms, in time; what a model said is left out."""
+def _is_mark(annotation: Annotation, record: Record) -> bool:
+    """Return whether NAME.atr can say it: a beat or a rhythm of the file's; what a model said is left out."""
     from anyecg.readers.wfdb_annotations import BEAT_SYMBOLS
 
+    if annotation.score is not None or not isfinite(annotation.start_s):
+        return False
+    inside = 0 <= round(annotation.start_s * record.fs) < record.n_samples
+    known = annotation.kind == "rhythm" or (annotation.kind == "beat" and annotation.code in BEAT_SYMBOLS)
+    return inside and known
+
+
+def _marks(record: Record) -> list[tuple[int, str, str]]:
+    """Return ``(sample, symbol, note)`` of the file's beats and rhythms, in time."""
+    told = [annotation for annotation in record.annotations if _is_mark(annotation, record)]
+    starts = {round(annotation.start_s * record.fs) for annotation in told if annotation.kind == "rhythm"}
     marks: list[tuple[int, str, str]] = []
-    starts = {round(a.start_s * record.fs) for a in record.annotations if a.kind == "rhythm" and isfinite(a.start_s)}
-    for annotation in record.annotations:
-        if annotation.kind not in ("beat", "rhythm") or not isfinite(annotation.start_s):
-            continue
+    for annotation in told:
         sample = round(annotation.start_s * record.fs)
-        if not 0 <= sample < record.n_samples:
-            continue
-        if annotation.kind == "rhythm":
-            marks.append((sample, "+", f"({annotation.code}"))
-            end = round(annotation.end_s * record.fs) if isfinite(annotation.end_s) else record.n_samples
-            if end < record.n_samples and end not in starts:  # WFDB rhythms end where the next begins: one without name
-                marks.append((end, "+", "("))
-        elif annotation.code in BEAT_SYMBOLS:
+        if annotation.kind == "beat":
             marks.append((sample, annotation.code, ""))
+            continue
+        marks.append((sample, "+", f"({annotation.code}"))
+        end = round(annotation.end_s * record.fs) if isfinite(annotation.end_s) else record.n_samples
+        if end < record.n_samples and end not in starts:  # WFDB rhythms end where the next begins: one without name
+            marks.append((end, "+", "("))
     return sorted(marks, key=lambda mark: (mark[0], mark[1] != "+"))
 
 

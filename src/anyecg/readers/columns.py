@@ -1,0 +1,310 @@
+"""Named columns of numbers -> Record: what CSV, Parquet, NPY, NPZ, MAT, HDF5 and JSON have in common."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anyecg.errors import ReadError
+from anyecg.leads import standard_name
+from anyecg.readers.audit import rows_with_names
+from anyecg.readers.channels import says_ecg, says_other
+from anyecg.readers.patient import age_from_text, sex_from_text
+from anyecg.readers.slices import check_size, sample_range
+from anyecg.readers.sources import split_inner
+from anyecg.readers.times import Times, rate_and_places, time_unit
+from anyecg.readers.units import mv_per, rate_of, unit_of
+from anyecg.record import Record
+
+MAX_COLUMNS = 4096
+
+MAX_NAME = 300
+"""Characters of a name in which a unit is looked for."""
+
+LOWEST_INT16 = -32768
+"""In 16-bit samples "not recorded", in WFDB (signal-5, format 16) as in most devices; no amplifier gives it."""
+
+_COUNTER = re.compile(
+    r"|#|n|nr|no|index|sample(?:[ _]?(?:#|no|nr|number|index))?|unnamed: 0|__index_level_0__", re.IGNORECASE
+)
+_NAME_AND_UNIT = re.compile(
+    r"(?P<name>.*?)\s*(?:[\[(]\s*(?P<bracket>[^\])]+?)\s*[\])]|[ _/](?P<suffix>mV|uV|µV|μV|nV))\s*", re.IGNORECASE
+)
+
+
+@dataclass
+class Table:
+    """Columns with their names, and what the file says besides.
+
+    Parameters
+    ----------
+    columns : list
+        Of each lead anything with a length that gives numbers when sliced: an array, or a row of a file left unread.
+    names : list of str
+        As the file gives them; a unit in brackets is understood.
+    meta : dict
+        ``fs_hz``, ``unit``, ``age``, ``sex``, ``weight_kg``, ``start_time``, ``gain_known``, ``derived``, ``restored``.
+    times : list of Times
+        Of clock times; columns of numbers that are times are found by their names.
+    """
+
+    columns: list[Any]
+    names: list[str]
+    meta: dict[str, str] = field(default_factory=dict)
+    times: list[Times] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_table(
+    path: Path,
+    table: Table,
+    form: str,
+    start_s: float | None,
+    end_s: float | None,
+    fs: float | None,
+    unit: str | None,
+    *,
+    record_id: str | None = None,
+) -> Record:
+    """Return the record of a table, or a slice of it.
+
+    Parameters
+    ----------
+    path : Path
+        The source, for messages and for its size.
+    table : Table
+    form : str
+        The record's ``format``.
+    start_s, end_s, fs, unit
+        See `anyecg.readers.read`.
+    record_id : str, optional
+        Instead of the file's stem.
+
+    Raises
+    ------
+    ReadError
+        See `anyecg.readers.read`.
+    """
+    where, warnings = str(path), table.warnings
+    if len(table.columns) > MAX_COLUMNS:
+        raise ReadError(
+            f"{where}: {len(table.columns)} columns, expected at most {MAX_COLUMNS}. One lead is one column, and one "
+            "record a file."
+        )
+    stated, places = _rate(where, table, fs)
+    rate = rate_of(where, stated, fs)
+    columns, names, factors = _ecg_columns(where, table, unit)
+    n_samples = len(columns[0]) if places is None else int(places[-1]) + 1
+    first, last = sample_range(where, n_samples, rate, start_s, end_s, warnings)
+    check_size(where, len(columns) * (last - first), split_inner(path)[0].stat().st_size)
+    signal = np.full((len(columns), last - first), np.nan, dtype=np.float32)
+    if places is None:
+        rows, at = slice(first, last), slice(None)
+    else:
+        begin, end = np.searchsorted(places, [first, last])
+        rows, at = slice(begin, end), places[begin:end] - first  # type: ignore[assignment]
+    n_off = 0
+    for out, column, factor in zip(signal, columns, factors, strict=True):
+        block = np.asarray(column[rows])
+        values = block.astype(np.float64)
+        if block.dtype == np.int16:
+            off = block == LOWEST_INT16
+            n_off += int(off.sum())
+            values[off] = np.nan
+        out[at] = values * factor
+    if n_off:
+        warnings.append(f"{n_off} samples of {LOWEST_INT16} are taken as not recorded")
+    leads = rows_with_names(where, names, warnings)
+    return _record(table, signal, leads, rate, first, form, path.stem if record_id is None else record_id)
+
+
+def name_and_unit(text: str) -> tuple[str, str | None]:
+    """Split ``"II [mV]"``, ``"II_uV"`` or ``"ABP (mmHg)"``.
+
+    Examples
+    --------
+    >>> name_and_unit("II (mV)"), name_and_unit("V1")
+    (('II', 'mV'), ('V1', None))
+    """
+    match = _NAME_AND_UNIT.fullmatch(text.strip()) if len(text) <= MAX_NAME else None
+    if match is None or not match["name"]:
+        return text.strip(), None
+    stated = match["bracket"] or match["suffix"]
+    if match["bracket"] and mv_per(stated) is None and standard_name(match["name"]) == match["name"]:
+        return text.strip(), None  # "ECG (left)": the bracket belongs to the name
+    return match["name"], stated
+
+
+def _ecg_columns(where: str, table: Table, unit: str | None) -> tuple[list[Any], list[str], list[float]]:
+    """Return the columns that are ECG leads, their names, and the mV of one unit of each."""
+    columns: list[Any] = []
+    names: list[str] = []
+    factors: list[float] = []
+    skipped = []
+    for column, raw in zip(table.columns, table.names, strict=True):
+        name, stated = name_and_unit(raw)
+        stated = stated or table.meta.get("unit") or None
+        if says_other(name) or (stated and mv_per(stated) is None and not says_ecg(name)):
+            skipped.append(name)
+            continue
+        columns.append(column)
+        names.append(name)
+        factors.append(unit_of(where, stated, unit))
+    if skipped:
+        table.warnings.append(f"skipped, not an ECG: {', '.join(skipped)}")
+    if not columns:
+        raise ReadError(f"{where}: no ECG column among {', '.join(skipped) or 'none'}, expected one. Check the file.")
+    lengths = {len(column) for column in columns}
+    if len(lengths) > 1:
+        raise ReadError(f"{where}: leads of {sorted(lengths)[:5]} samples, expected one length. Correct the file.")
+    return columns, names, factors
+
+
+def _rate(where: str, table: Table, given: float | None) -> tuple[float | None, np.ndarray | None]:
+    """Remove columns of times or of sample numbers; return the rate in Hz that the file states, and the rows' places.
+
+    Raises
+    ------
+    ReadError
+        The times are not uniform and the caller gives no rate, or what should be a rate is no number.
+    """
+    stated = None
+    if text := table.meta.get("fs_hz"):
+        try:
+            stated = float(text)
+        except ValueError:
+            raise ReadError(f"{where}: a rate of {text!r}, expected a number of Hz. Correct the line.") from None
+    times = _take_times(table)
+    if stated is not None and not (isfinite(stated) and stated > 0):
+        return stated, None  # refused by `rate_of`
+    errors: list[ReadError] = []
+    for candidate in times:
+        try:
+            rate, places = rate_and_places(where, candidate, table.warnings)
+        except ReadError as error:
+            errors.append(error)
+            continue
+        if stated is not None and abs(rate / stated - 1) > 0.005:
+            table.warnings.append(f"the header says {stated:g} Hz, the times say {rate:g} Hz: the times were used")
+        if candidate.start is not None:
+            table.meta.setdefault("start_time", candidate.start.isoformat())
+        return (stated if stated and places is None and abs(rate / stated - 1) <= 0.005 else rate), places
+    if errors and stated is None and given is None:
+        raise errors[0]
+    if errors:
+        table.warnings.append(f"column {times[0].name!r} was left out: its times are not those of a uniform rate")
+    return stated, None
+
+
+def _take_times(table: Table) -> list[Times]:
+    """Remove the columns that count samples or give times; return the times, the most trustworthy first."""
+    if len(table.columns) > 1 and _COUNTER.fullmatch(table.names[0].strip()):
+        column = np.asarray(table.columns[0][:])
+        if len(column) > 1 and column.dtype.kind in "iuf" and bool((np.diff(column) == 1).all()):
+            table.columns, table.names = table.columns[1:], table.names[1:]
+            table.warnings.append("the first column counts the samples and was left out")
+    found: list[Times] = []
+    for i in reversed(range(len(table.columns))):
+        is_time, unit_s = time_unit(table.names[i])
+        if is_time and len(table.columns) > 1:
+            found.append(Times(table.names.pop(i), np.asarray(table.columns.pop(i)[:], np.float64), unit_s))
+    # A phone stamps the arrival of a packet, not the sample: its times come last.
+    found += table.times
+    return sorted(found, key=lambda times: ("phone" in times.name.lower(), times.unit_s is None))
+
+
+def _record(
+    table: Table, signal: np.ndarray, leads: tuple[str, ...], rate: float, first: int, form: str, record_id: str
+) -> Record:
+    """Return the record with what the table's meta lines say about it."""
+    meta = table.meta
+
+    def listed(key: str) -> frozenset[str]:
+        return frozenset(name for name in meta.get(key, "").split(", ") if name in leads)
+
+    weight = meta.get("weight_kg", "")
+    time = time_of(meta.get("start_time", ""), table.warnings)
+    return Record(
+        signal=signal,
+        fs=rate,
+        leads=leads,
+        id=record_id,
+        format=form,
+        age=age_from_text(meta.get("age", "")),
+        sex=sex_from_text(meta.get("sex")),
+        weight_kg=float(weight) if re.fullmatch(r"\d+(\.\d+)?", weight) else None,
+        start_time=time + timedelta(seconds=first / rate) if time else None,
+        start_s=first / rate,
+        gain_known=meta.get("gain_known", "yes").lower() not in ("no", "false"),
+        derived=listed("derived"),
+        restored=listed("restored"),
+        warnings=tuple(table.warnings),
+    )
+
+
+def time_of(text: str, warnings: list[str]) -> datetime | None:
+    """Return an ISO 8601 time, or None with a warning if there is something else."""
+    if not text.strip():
+        return None
+    try:
+        return datetime.fromisoformat(text.strip())
+    except ValueError:
+        warnings.append(f"start_time {text[:40]!r} is not a time and was left out")
+        return None
+
+
+def rows_of(where: str, array: Any, names: Sequence[str] | None = None) -> list[Any]:
+    """Return the leads of an array of one or two axes, unread if the array is: the longer axis is time.
+
+    Parameters
+    ----------
+    where : str
+        The source, for messages.
+    array : ndarray, or anything with ``shape``, ``dtype`` and slices, such as an HDF5 dataset
+    names : sequence of str, optional
+        The leads' names: where their number fits one axis alone, that axis is the leads.
+
+    Raises
+    ------
+    ReadError
+        The array is empty, not of real numbers, of more axes, or square.
+    """
+    shape = tuple(n for n in array.shape if n != 1) if len(array.shape) > 2 else tuple(array.shape)
+    if array.dtype.kind not in "iuf" or len(shape) not in (1, 2) or 0 in array.shape:
+        raise ReadError(
+            f"{where}: an array of {array.dtype} and shape {array.shape}, expected real numbers of shape "
+            "(n_leads, n_samples). Save it so."
+        )
+    if len(array.shape) > 2:
+        array = np.asarray(array[:]).reshape(shape)
+    if len(shape) == 1:
+        return [array]
+    if names and (shape[0] == len(names)) != (shape[1] == len(names)):
+        by_column = shape[1] == len(names)
+    elif shape[0] == shape[1] and shape[0] > 1:
+        raise ReadError(f"{where}: a square array {shape}, expected a longer axis for time. Save it as CSV.")
+    else:
+        by_column = shape[0] > shape[1]
+    n_leads = shape[1] if by_column else shape[0]
+    if n_leads > MAX_COLUMNS:
+        raise ReadError(f"{where}: {n_leads} leads, expected at most {MAX_COLUMNS}. Save one record a file.")
+    return [Row(array, i, by_column) for i in range(n_leads)]
+
+
+class Row:
+    """One lead of a two-dimensional array that stays where it is, in memory or in a file."""
+
+    def __init__(self, array: Any, index: int, by_column: bool) -> None:
+        self.array, self.index, self.by_column = array, index, by_column
+
+    def __len__(self) -> int:
+        return int(self.array.shape[0 if self.by_column else 1])
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        at = (part, self.index) if self.by_column else (self.index, part)
+        return np.asarray(self.array[at])

@@ -1,0 +1,282 @@
+"""HDF5: one recording of named values (see `anyecg.readers.named`), or many, one of which is named.
+
+Several recordings are either an array ``tracings`` of shape (n_recordings, n_samples, n_leads), with their names in
+``exam_id`` as in CODE-15 % (doi:10.5281/zenodo.4916206), or a group each. `anyecg.readers.sources.split_inner` says how
+one of them is named. MATLAB's files of version 7.3 are HDF5, too.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anyecg.errors import ReadError
+from anyecg.leads import STANDARD_LEADS
+from anyecg.readers.columns import Table, read_table
+from anyecg.readers.named import meaning_of, table_of
+from anyecg.readers.slices import check_size
+from anyecg.readers.sources import split_inner
+from anyecg.record import Record
+
+NAME = "hdf5"
+
+SEVERAL = True
+"""A file may hold several recordings."""
+
+MAGIC = b"\x89HDF\r\n\x1a\n"
+OFFSETS = (0, 512, 1024, 2048)
+"""Where the mark may stand (HDF5 File Format Specification, II.A); MATLAB puts a text of 512 bytes before it."""
+
+MATLAB_MAGIC = b"MATLAB 7.3"
+
+ID_KEYS = ("exam_id", "record_id", "ecg_id", "id", "ids")
+"""Names of the array with the recordings' names."""
+
+TRACINGS_SHAPE = (4096, 12)
+TRACINGS_HZ = 400.0
+"""The layout ``tracings`` (n, 4096, 12) is at 400 Hz by its documentation (doi:10.5281/zenodo.4916206); shorter
+recordings are filled up with zeros at both ends."""
+
+OTHER_LIMB_ORDER = ("I", "II", "III", "aVL", "aVF", "aVR")
+"""That of the same group's test set (doi:10.5281/zenodo.3765780)."""
+
+LARGEST_CHUNK_BYTES = 256_000_000
+"""A chunk is unpacked as a whole, however little of it is wanted."""
+
+MOST_MEMBERS = 100_000
+
+
+def sniff(head: bytes, path: Path) -> bool:
+    """Return whether HDF5's mark stands at one of its places."""
+    return any(head[offset : offset + len(MAGIC)] == MAGIC for offset in OFFSETS)
+
+
+def read(path: Path, start_s: float | None, end_s: float | None, fs: float | None, unit: str | None) -> Record:
+    """Read the recording of a file, or the one that is named of several; only the samples asked for are read.
+
+    Raises
+    ------
+    ReadError
+        The file holds several and none was named, or refers to other files; or see `anyecg.readers.read`.
+    """
+    file, inner = split_inner(path)
+    with file.open("rb") as stream:
+        form = "mat" if stream.read(len(MATLAB_MAGIC)) == MATLAB_MAGIC else NAME
+    with _open(file) as root:
+        stack = _stack(file, root)
+        keys = _keys(file, root, stack)
+        key = _chosen(path, file, inner, keys)
+        if stack is not None:
+            table = _of_stack(path, root, stack, keys.index(key), fs, unit)
+        else:
+            group = root if key == "" else root[key]
+            table = table_of(str(path), _values(file, group) | _attributes(root))
+        name = file.stem if len(keys) == 1 else f"{file.stem}-{key[1:]}" if key.startswith("#") else key
+        return read_table(path, table, form, start_s, end_s, fs, unit, record_id=name)
+
+
+def recordings(path: Path) -> list[str]:
+    """Return how each recording of a file is named, or nothing if it holds one without a name.
+
+    Raises
+    ------
+    ReadError
+        It is not HDF5.
+    """
+    with _open(path) as root:
+        return [key for key in _keys(path, root, _stack(path, root)) if key]
+
+
+@contextmanager
+def _open(file: Path) -> Iterator[Any]:
+    import h5py
+
+    try:
+        root = h5py.File(file, "r")
+    except OSError as error:
+        text = " ".join(str(error).split())[:200]
+        raise ReadError(f"{file}: not whole HDF5 ({text}), expected a complete file. Copy it again.") from error
+    with root:
+        yield root
+
+
+def _member(file: Path, group: Any, name: str) -> Any:
+    """Return a member of a group that lies in this very file.
+
+    Raises
+    ------
+    ReadError
+        It lies in another file, or its chunks are too large to be unpacked.
+    """
+    import h5py
+
+    if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
+        raise ReadError(f"{file}: {name!r} lies in another file, expected all in one. Copy it into this one.")
+    member = group.get(name)
+    if isinstance(member, h5py.Dataset):
+        if member.is_virtual or member.external:
+            raise ReadError(f"{file}: the values of {name!r} lie in another file, expected all in one. Copy them.")
+        if member.chunks and np.prod(member.chunks, dtype=object) * member.dtype.itemsize > LARGEST_CHUNK_BYTES:
+            raise ReadError(
+                f"{file}: chunks of {member.chunks} values in {name!r}, expected at most {LARGEST_CHUNK_BYTES} bytes. "
+                "Save it with smaller ones."
+            )
+    return member
+
+
+def _names(file: Path, group: Any) -> list[str]:
+    if len(group) > MOST_MEMBERS:
+        raise ReadError(f"{file}: {len(group)} members, expected at most {MOST_MEMBERS}. Save fewer in a file.")
+    return [name for name in group if not name.startswith("#")]  # MATLAB keeps what references point to in #refs#
+
+
+def _stack(file: Path, root: Any) -> Any | None:
+    """Return the array of several recordings, or None."""
+    import h5py
+
+    for name in _names(file, root):
+        member = _member(file, root, name)
+        is_signal = isinstance(member, h5py.Dataset) and meaning_of(name) == "signal"
+        if is_signal and member.ndim == 3 and member.dtype.kind in "iuf" and member.shape[0] > 1:
+            return member
+    return None
+
+
+def _keys(file: Path, root: Any, stack: Any | None) -> list[str]:
+    """Return the name of each recording; one whose file gives it none is ``""``, or ``#`` and its place of several."""
+    import h5py
+
+    if stack is not None:
+        n = stack.shape[0]
+        check_size(str(file), n, file.stat().st_size)
+        for name in ID_KEYS:
+            ids = _member(file, root, name) if name in root else None
+            if isinstance(ids, h5py.Dataset) and ids.shape in ((n,), (n, 1)):
+                texts = [_decoded(item) for item in np.asarray(ids[()]).ravel().tolist()]
+                return texts if len(set(texts)) == n else [f"#{i}" for i in range(n)]
+        return [f"#{i}" for i in range(n)]
+    members = {name: _member(file, root, name) for name in _names(file, root)}
+    groups = [name for name, member in members.items() if isinstance(member, h5py.Group)]
+    holds_samples = any(isinstance(m, h5py.Dataset) and m.dtype.kind in "iuf" and m.size > 1 for m in members.values())
+    return groups if groups and not holds_samples else [""]
+
+
+def _chosen(path: Path, file: Path, inner: str, keys: list[str]) -> str:
+    """Return the key of the recording that is meant.
+
+    Raises
+    ------
+    ReadError
+        None was named of several, or one that is not there.
+    """
+    if inner in keys and inner:
+        return inner
+    if inner.startswith("#") and int(inner[1:]) < len(keys):
+        return keys[int(inner[1:])]
+    some = ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")
+    if inner:
+        raise ReadError(f"{path}: no such recording among {len(keys)} ({some}), expected one of them. Check the name.")
+    if len(keys) > 1:
+        example = keys[0] if keys[0].startswith("#") else f"/{keys[0]}"
+        raise ReadError(
+            f"{file}: {len(keys)} recordings ({some}), expected one. Name it: {file}{example}, or by its place from 0: "
+            f"{file}#0."
+        )
+    return keys[0]
+
+
+def _of_stack(path: Path, root: Any, stack: Any, index: int, fs: float | None, unit: str | None) -> Table:
+    """Return one recording of an array of several."""
+    file = split_inner(path)[0]
+    check_size(str(path), int(np.prod(stack.shape[1:], dtype=object)), file.stat().st_size)
+    values = _values(file, root, skip=stack) | _attributes(root) | _attributes(stack)
+    n_all = stack.shape[0]
+    values = {k: v for k, v in values.items() if not (hasattr(v, "shape") and v.shape[:1] == (n_all,))}
+    tracing = stack[index]
+    table = table_of(str(path), {k: v for k, v in values.items() if meaning_of(k) != "signal"} | {"signal": tracing})
+    if stack.shape[1:] == TRACINGS_SHAPE:
+        _by_documentation(table, np.asarray(tracing, np.float64), fs, unit)
+    return table
+
+
+def _by_documentation(table: Table, tracing: np.ndarray, fs: float | None, unit: str | None) -> None:
+    """Add what the layout of (n, 4096, 12) is documented to mean, and say so."""
+    if fs is None and "fs_hz" not in table.meta:
+        table.meta["fs_hz"] = repr(TRACINGS_HZ)
+        table.warnings.append(f"the file states no rate: {TRACINGS_HZ:g} Hz by the documentation of its layout")
+    if unit is None and "unit" not in table.meta:
+        table.meta |= {"unit": "mV", "gain_known": "no"}
+        table.warnings.append("the file states no unit: taken as mV, not calibrated")
+    recorded = np.flatnonzero(tracing.any(axis=1))
+    first, last = (int(recorded[0]), int(recorded[-1]) + 1) if len(recorded) else (0, len(tracing))
+    if (first, last) != (0, len(tracing)):
+        tracing = tracing.copy()
+        tracing[:first] = tracing[last:] = np.nan
+        table.warnings.append(f"{first} zeros before and {len(tracing) - last} after the ECG are taken as not recorded")
+    table.columns = list(tracing.T)
+    if table.names[0] == "lead1":
+        usual, other = (_misfit(tracing[first:last], order) for order in (STANDARD_LEADS[:6], OTHER_LIMB_ORDER))
+        limbs = STANDARD_LEADS[:6] if usual <= other else OTHER_LIMB_ORDER
+        if other < usual:
+            table.warnings.append(f"by their sums the limb leads stand in the order {', '.join(OTHER_LIMB_ORDER)}")
+        table.names = [*limbs, *STANDARD_LEADS[6:]]
+
+
+def _misfit(tracing: np.ndarray, order: tuple[str, ...]) -> float:
+    """Return how far aVR, aVL and aVF are from what Goldberger's equations make of leads I and II."""
+    lead = {name: tracing[:, i] for i, name in enumerate(order)}
+    one, two = lead["I"], lead["II"]
+    off = (lead["aVR"] + (one + two) / 2, lead["aVL"] - one + two / 2, lead["aVF"] - two + one / 2)
+    return float(sum(np.abs(row).mean() for row in off))
+
+
+def _values(file: Path, group: Any, skip: Any | None = None) -> dict[str, Any]:
+    """Return what a group holds: arrays unread, texts and MATLAB's cells of texts read, MATLAB's structs opened."""
+    import h5py
+
+    values: dict[str, Any] = {}
+    for name in _names(file, group):
+        member = _member(file, group, name)
+        if skip is not None and isinstance(member, h5py.Dataset) and member == skip:
+            continue
+        if isinstance(member, h5py.Group):
+            if member.attrs.get("MATLAB_class") == b"struct":
+                values |= {key: value for key, value in _values(file, member).items() if key not in values}
+        elif isinstance(member, h5py.Dataset):
+            values[name] = _value(file, member)
+            if meaning_of(name) == "signal":
+                values = _attributes(member) | values
+    return values
+
+
+def _value(file: Path, dataset: Any) -> Any:
+    """Return an array unread, or the text it stands for."""
+    import h5py
+
+    if dataset.size is None or dataset.size > 4096:
+        return dataset
+    if dataset.attrs.get("MATLAB_class") == b"char":
+        return "".join(map(chr, np.asarray(dataset[()]).ravel(order="F").tolist()))
+    if h5py.check_ref_dtype(dataset.dtype):
+        targets = [dataset.file[reference] for reference in np.asarray(dataset[()]).ravel().tolist() if reference]
+        return [_value(file, target) for target in targets if isinstance(target, h5py.Dataset) and target.size <= 4096]
+    if dataset.dtype.kind in "OS":
+        return [_decoded(item) for item in np.asarray(dataset[()]).ravel().tolist()]
+    return dataset
+
+
+def _attributes(holder: Any) -> dict[str, Any]:
+    """Return the attributes of a group or an array that mean something to us."""
+    found = {}
+    for name, value in holder.attrs.items():
+        if meaning_of(name) not in (None, "signal") and np.size(value) <= 4096:
+            is_text = isinstance(value, bytes | str) or getattr(value, "dtype", np.dtype("f")).kind in "OS"
+            texts = [_decoded(item) for item in np.asarray(value).ravel().tolist()] if is_text else []
+            found[name] = value if not is_text else texts[0] if len(texts) == 1 else texts
+    return found
+
+
+def _decoded(item: Any) -> str:
+    return item.decode("utf-8", errors="replace") if isinstance(item, bytes) else str(item)

@@ -1,0 +1,145 @@
+"""Parquet: a column a lead.
+
+What is known besides is JSON under the key ``anyecg`` of the schema, as our writer puts it, or plain keys there
+(``fs_hz``, ``unit``, ...), or units in the columns' names.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anyecg.errors import ReadError
+from anyecg.readers.columns import MAX_COLUMNS, Table, read_table
+from anyecg.readers.named import meaning_of
+from anyecg.readers.slices import check_size
+from anyecg.readers.times import Times
+from anyecg.record import Annotation, Record
+
+NAME = "parquet"
+
+MAGIC = b"PAR1"
+
+METADATA_KEY = b"anyecg"
+VERSION = 1
+
+
+def sniff(head: bytes, path: Path) -> bool:
+    """Return whether the file starts with Parquet's mark (Apache Parquet, file format)."""
+    return head.startswith(MAGIC)
+
+
+def read(path: Path, start_s: float | None, end_s: float | None, fs: float | None, unit: str | None) -> Record:
+    """Read a table of one column a lead.
+
+    Raises
+    ------
+    ReadError
+        See `anyecg.readers.read`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    where = str(path)
+    try:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            schema = file.schema_arrow
+            if len(schema) > MAX_COLUMNS:
+                raise ReadError(f"{where}: {len(schema)} columns, expected at most {MAX_COLUMNS}. One lead is one.")
+            check_size(where, file.metadata.num_rows * len(schema), path.stat().st_size)
+            said = _said(where, schema.metadata or {})
+            table = _table(where, file, schema, pa)
+    except (pa.ArrowException, OSError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise ReadError(f"{where}: not whole Parquet ({text}), expected a table. Save it again.") from error
+    table.meta |= {key: _plain(value) for key, value in said.items() if key not in ("annotations", "warnings")}
+    table.meta = {key: text for key, text in table.meta.items() if text}
+    table.warnings += [text for text in said.get("warnings") or [] if isinstance(text, str)]
+    record = read_table(path, table, NAME, start_s, end_s, fs, unit)
+    source_fs = said.get("source_fs_hz")
+    if isinstance(source_fs, int | float) and source_fs > 0:
+        record = record.with_(source_fs=float(source_fs))
+    return record.with_(annotations=_annotations(where, said.get("annotations"), record))
+
+
+def _said(where: str, metadata: dict[bytes, bytes]) -> dict[str, Any]:
+    """Return what the schema's metadata say of the record."""
+    if METADATA_KEY in metadata:
+        try:
+            said = json.loads(metadata[METADATA_KEY])
+        except (ValueError, RecursionError):
+            said = None
+        if not isinstance(said, dict):
+            raise ReadError(f"{where}: metadata 'anyecg' that are no JSON object, expected one. Save it again.")
+        if said.get("version") != VERSION:
+            raise ReadError(f"{where}: version {said.get('version')!r}, expected {VERSION}. Use a newer anyecg.")
+        return said
+    texts = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in metadata.items()}
+    meanings = {key: meaning_of(key) for key in texts}
+    return {str(meanings[key]): text for key, text in texts.items() if meanings[key] not in (None, "leads", "signal")}
+
+
+def _plain(value: Any) -> str:
+    """Return a value as our CSV's comment lines would have it."""
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return repr(value)
+    return "" if value is None else str(value)
+
+
+def _table(where: str, file: Any, schema: Any, pa: Any) -> Table:
+    """Return the columns of numbers and of times, read one after the other."""
+    table = Table([], [])
+    left: list[str] = []
+    for field in schema:
+        kind = field.type
+        is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        if not (is_number or pa.types.is_timestamp(kind)):
+            left.append(field.name)
+            continue
+        column = file.read(columns=[field.name]).column(0)
+        if pa.types.is_timestamp(kind):
+            per_s = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}[kind.unit]
+            counts = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
+            first = counts[0] if len(counts) else 0
+            start = column.cast(pa.timestamp("us", kind.tz), safe=False)[0].as_py() if len(column) else None
+            table.times.append(Times(field.name, (counts - first).astype(np.float64), per_s, start))
+            continue
+        if column.null_count:
+            column = column.cast(pa.float64())
+        unit = (field.metadata or {}).get(b"unit", b"").decode(errors="replace")
+        table.columns.append(column.to_numpy(zero_copy_only=False))
+        table.names.append(f"{field.name} [{unit}]" if unit and unit not in field.name else field.name)
+    if left:
+        table.warnings.append(f"skipped, not numbers: {', '.join(left)}")
+    if not table.columns:
+        raise ReadError(f"{where}: no column of numbers, expected one a lead. Save it so.")
+    return table
+
+
+def _annotations(where: str, said: Any, record: Record) -> tuple[Annotation, ...]:
+    """Return the annotations within the record; an end of null is open."""
+    found = []
+    for item in said if isinstance(said, list) else []:
+        try:
+            start_s, end_s = float(item["start_s"]), float("inf") if item["end_s"] is None else float(item["end_s"])
+            lead, score = item.get("lead"), item.get("score")
+            annotation = Annotation(
+                start_s - record.start_s,
+                end_s - record.start_s,
+                str(item["kind"]),
+                str(item["code"]),
+                None if lead is None else str(lead),
+                None if score is None else float(score),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ReadError(
+                f"{where}: an annotation that is none ({error!r:.80}), expected all its parts. Save it."
+            ) from error
+        if annotation.end_s >= 0 and annotation.start_s < record.duration_s:
+            found.append(annotation)
+    return tuple(found)

@@ -1,0 +1,158 @@
+"""Many files at once: folders and globs of mixed formats. A bad file is skipped, listed with its reason and counted."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import anyecg.readers
+from anyecg.cli import app
+from anyecg.record import Record
+from anyecg.writers import write
+
+FS = 250.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    def command(*arguments: object) -> Done:
+        with pytest.raises(SystemExit) as end:
+            app([str(argument) for argument in arguments])
+        return Done(int(end.value.code or 0), *capsys.readouterr())
+
+    return command
+
+
+@pytest.fixture
+def mixed(tmp_path: Path, dicom_file: Path) -> Path:
+    """Four good recordings of four formats in three folders, three bad ones, and what is no recording."""
+    folder = tmp_path / "mixed"
+    (folder / "ward" / "deep").mkdir(parents=True)
+    t = np.arange(1500) / FS
+    record = Record(np.stack([np.sin(7 * t), np.cos(5 * t)]), FS, ("I", "II"))
+    write(record, folder / "a.hea")
+    write(record, folder / "ward" / "b.edf")
+    write(record, folder / "ward" / "deep" / "c.csv")
+    shutil.copy(dicom_file, folder / "ward" / "d")
+    (folder / "cut.edf").write_bytes((folder / "ward" / "b.edf").read_bytes()[:700])
+    (folder / "empty.dcm").touch()
+    np.save(folder / "no_rate.npy", np.zeros((1, 1500)))
+    (folder / "README.txt").write_text("read me")
+    (folder / ".hidden.csv").write_text("I [mV]\n1\n")
+    return folder
+
+
+GOOD = ["a.hea", "c.csv", "b.edf", "d"]
+BAD = {"cut.edf": "cut short", "empty.dcm": "an empty file", "no_rate.npy": "no sampling rate"}
+
+
+def test_a_folder_of_mixed_formats(mixed: Path, run: Callable[..., Done]) -> None:
+    done = run("info", mixed, "--json")
+    assert done.code == 1
+    found = json.loads(done.stdout)
+    assert sorted(Path(entry["path"]).name for entry in found) == sorted(GOOD)
+    assert {entry["format"] for entry in found} == {"wfdb", "edf", "csv", "dicom"}
+    lines = done.stderr.splitlines()
+    assert lines[-1] == "error: 3 of 7 failed"
+    for name, reason in BAD.items():
+        [line] = [line for line in lines if name in line]
+        assert line.startswith("error: ")
+        assert reason in line
+    assert len(lines) == 4
+
+
+def test_globs_and_names_together(mixed: Path, run: Callable[..., Done]) -> None:
+    done = run("info", f"{mixed}/*.edf", mixed / "a.hea", f"{mixed}/**/*.csv", mixed / "absent.scp")
+    assert done.code == 1
+    assert "a.hea" in done.stdout
+    assert "c.csv" in done.stdout
+    assert "absent.scp: no such file" in done.stderr
+    assert done.stderr.splitlines()[-1] == "error: 2 of 4 failed"
+
+
+def test_all_good_is_exit_0(mixed: Path, run: Callable[..., Done]) -> None:
+    done = run("info", mixed / "ward", "--json")
+    assert (done.code, done.stderr) == (0, "")
+    assert len(json.loads(done.stdout)) == 3
+
+
+def test_all_bad_is_exit_1_and_still_json(mixed: Path, run: Callable[..., Done]) -> None:
+    done = run("info", mixed / "cut.edf", mixed / "empty.dcm", "--json")
+    assert (done.code, json.loads(done.stdout)) == (1, [])
+    assert done.stderr.splitlines()[-1] == "error: 2 of 2 failed"
+
+
+def test_one_bad_file_is_the_command_s_error(mixed: Path, run: Callable[..., Done]) -> None:
+    done = run("info", mixed / "cut.edf")
+    assert (done.code, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_folder_without_a_recording(tmp_path: Path, run: Callable[..., Done]) -> None:
+    (tmp_path / "README.txt").write_text("read me")
+    done = run("info", tmp_path)
+    assert done.code == 1
+    assert "no ECG there" in done.stderr
+
+
+def test_a_mistake_of_ours_costs_one_file(mixed: Path, run: Callable[..., Done], monkeypatch) -> None:
+    real = anyecg.readers.read
+
+    def read(path: Path, **options: object) -> Record:
+        if path.name == "b.edf":
+            raise KeyError("slip")
+        return real(path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(anyecg.readers, "read", read)
+    done = run("info", mixed / "ward", "--json")
+    assert done.code == 1
+    assert len(json.loads(done.stdout)) == 2
+    assert "KeyError" in done.stderr
+    assert "please report" in done.stderr
+    with pytest.raises(KeyError):  # of one file the traceback is shown
+        app(["info", str(mixed / "ward" / "b.edf")])
+
+
+def test_what_cannot_be_opened_is_counted_not_lost(mixed: Path, run: Callable[..., Done], monkeypatch) -> None:
+    """The file without a suffix is looked into to see whether it is DICOM: for root, too, as if that were forbidden."""
+    real = Path.open
+
+    def refuse(self: Path, *arguments: object, **options: object) -> object:
+        if self.name == "d":
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, *arguments, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", refuse)
+    done = run("info", mixed / "ward")
+    assert done.code == 1
+    assert "Permission denied" in done.stderr
+    assert done.stderr.splitlines()[-1] == "error: 1 of 3 failed"
+
+
+@pytest.mark.parametrize("verb", ["info", "convert"])
+def test_units_are_corrected_only_if_asked_for(verb: str, tmp_path: Path, run: Callable[..., Done]) -> None:
+    t = np.arange(5000) / 500
+    lead = 1500 * np.exp(-(((t % 0.8 - 0.4) / 0.01) ** 2)) + np.random.default_rng(0).normal(0, 8, 5000)  # uV
+    source = tmp_path / "a.csv"
+    np.savetxt(source, lead, header="II [mV]", comments="")
+    outputs = [] if verb == "info" else [tmp_path / "b.csv", "--force"]
+    options = ["--fs", 500, *outputs]
+    warned, fixed = run(verb, source, *options), run(verb, source, "--fix-units", *options)
+    assert (warned.code, fixed.code) == (0, 0)
+    assert "--fix-units" in warned.stdout + warned.stderr
+    assert "as asked for" in fixed.stdout + fixed.stderr
+    if verb == "convert":
+        assert 1 < np.ptp(anyecg.readers.read(tmp_path / "b.csv").signal) < 2
