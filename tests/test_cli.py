@@ -464,6 +464,23 @@ def test_restore_auto_finds_the_lead_that_is_off(dicom_file: Path, tmp_path: Pat
     assert not (tmp_path / "none.csv").exists()
 
 
+def test_restore_replaces_a_named_lead_or_fills_its_gaps(dicom_file: Path, tmp_path: Path) -> None:
+    record = anyecg.read(dicom_file)
+    signal = record.signal.copy()
+    row = record.leads.index("V5")
+    signal[row, 4000:6000] = np.nan
+    write(record.with_(signal=signal), tmp_path / "gap.csv")
+    for flags, name in (((), "whole.csv"), (("--gaps",), "filled.csv")):
+        done = run("restore", tmp_path / "gap.csv", "--leads", "V5", "-o", tmp_path / name, *flags)
+        assert done.returncode == 0, done.stderr
+    prepared = anyecg.prepare(anyecg.read(tmp_path / "gap.csv"))
+    whole, filled = (anyecg.read(tmp_path / name).signal[row] for name in ("whole.csv", "filled.csv"))
+    kept = np.isfinite(prepared.signal[row])
+    np.testing.assert_allclose(filled[kept], prepared.signal[row, kept], atol=1e-5)
+    assert np.isfinite(filled).all()
+    assert np.abs(whole[kept] - prepared.signal[row, kept]).max() > 0.01
+
+
 @pytest.mark.parametrize("which", [[], ["--leads", "V3", "--auto"]])
 def test_restore_wants_to_know_which_leads(dicom_file: Path, tmp_path: Path, which: list[str]) -> None:
     done = run("restore", dicom_file, "-o", tmp_path / "out.csv", *which)

@@ -44,12 +44,13 @@ class Sample:
 
 
 def beats_mv(n_leads: int, n_samples: int, fs: float = FS) -> np.ndarray:
-    """Return something like an ECG: a spike a second, another wave, of another size in each lead."""
+    """Return something like an ECG: a spike a second, another wave, of another size in each lead, on a breath."""
     t = np.arange(n_samples) / fs
     phase = t % 1.0
     qrs = np.exp(-(((phase - 0.4) / 0.012) ** 2))
+    breath = 0.05 * np.sin(2 * np.pi * 0.27 * t)  # a baseline without it stands still, as a clipped one does
     wave = 0.25 * np.exp(-(((phase - 0.65) / 0.05) ** 2))
-    return np.stack([(1 + 0.1 * i) * qrs + (1 - 0.05 * i) * wave - 0.02 * i for i in range(n_leads)])
+    return np.stack([(1 + 0.1 * i) * qrs + (1 - 0.05 * i) * wave + breath - 0.02 * i for i in range(n_leads)])
 
 
 @pytest.fixture

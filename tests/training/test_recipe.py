@@ -8,7 +8,7 @@ from anyecg.training.recipe import load_recipe
 def test_the_shipped_recipe_is_nano(root):
     recipe = load_recipe(root / "recipes" / "nano_cpu.toml")
     assert recipe.name == "nano"
-    assert recipe.sizes.tokenizer.n_levels == 4
+    assert (recipe.sizes.tokenizer.n_levels, recipe.sizes.tokenizer.codebook_size) == (6, 256)
 
 
 def test_overrides_replace_values(root):

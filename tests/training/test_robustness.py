@@ -54,8 +54,6 @@ def test_codes_are_kept_under_gain_and_lost_under_noise(model, record):
 
 
 def test_a_lead_alone_keeps_its_codes(model, record):
-    if model.checkpoint.config["model"]["tokenizer"]["encoder_reach"] != "own-lead":
-        pytest.skip("the shipped tokenizer looks across leads")
     leads = ("II", "V2")
     kept = _agreement(model, [_of_leads(model.tokenize(record), leads)], [record.pick(leads)])["codes_kept"]
     assert min(kept) > 0.99

@@ -105,19 +105,20 @@ def restore(
     )
 
 
-def without_unusable(record: Record, prepared: Record) -> tuple[Record, list[str]]:
-    """Return the prepared record with its unusable standard leads taken out, and their names.
-
-    Unusable is what `anyecg.quality` disables, or scores below its limit.
-    """
+def unusable_leads(record: Record, prepared: Record) -> list[str]:
+    """Return the standard leads that `anyecg.quality` disables, or scores below its limit."""
     quality = assess(record, prepared)
-    out = [
+    return [
         name
         for name, lead in quality.leads.items()
         if name in STANDARD_LEADS and (lead.score < USABLE_SCORE or DISABLING.intersection(lead.problems))
     ]
-    taken = np.array([name in out for name in prepared.leads])
-    return prepared.with_(signal=np.where(taken[:, None], np.float32(np.nan), prepared.signal)), out
+
+
+def without(record: Record, leads: list[str] | tuple[str, ...]) -> Record:
+    """Return the record with NaN in some of its leads: corrupted, so not to be restored from."""
+    taken = np.array([name in leads for name in record.leads])
+    return record.with_(signal=np.where(taken[:, None], np.float32(np.nan), record.signal))
 
 
 def with_leads(record: Record, leads: list[str] | tuple[str, ...]) -> Record:

@@ -29,6 +29,9 @@ top by steps of the converter."""
 LONG_RUN_S = 0.1
 """A plateau at the extreme this long is clipped however slowly the signal arrived: the wander reached the rail."""
 
+FINE_LEVELS = 256
+"""With no more steps over its whole span (8 bits), a lead also rests on its lowest step between two beats."""
+
 GAP_S = 0.2
 """Less than this in all is not worth a line."""
 
@@ -193,15 +196,15 @@ def _is_clipped(row: np.ndarray, pieces: list[np.ndarray], fs: float) -> bool:
 def _arrives(piece: np.ndarray, run: tuple[int, int], span: float, fs: float) -> bool:
     """Return whether a plateau is one that the signal ran into, rather than the top of a slow wave."""
     start, stop = run
-    if STANDSTILL_S * fs > stop - start >= LONG_RUN_S * fs:
+    around = piece[max(0, start - round(fs)) : stop + round(fs)]
+    levels = np.unique(around[np.isfinite(around)])
+    resolution = float(np.diff(levels).min()) if len(levels) > 1 else 0.0
+    if STANDSTILL_S * fs > stop - start >= LONG_RUN_S * fs and span > FINE_LEVELS * resolution:
         return True
     beside = [piece[at] for at in (start - 1, stop) if 0 <= at < len(piece)]
     if len(beside) < 2 or stop - start >= STANDSTILL_S * fs:
         return False
     step = min(abs(float(value - piece[start])) for value in beside)
-    around = piece[max(0, start - round(fs)) : stop + round(fs)]
-    levels = np.unique(around[np.isfinite(around)])
-    resolution = float(np.diff(levels).min()) if len(levels) > 1 else 0.0
     return step > CLIPPED_STEP * span and step > 3.5 * resolution
 
 
