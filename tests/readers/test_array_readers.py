@@ -1,6 +1,7 @@
 """NPZ, MAT and JSON: named values, however they are called; what is not said is asked for."""
 
 import json
+import struct
 import zlib
 
 import numpy as np
@@ -225,3 +226,17 @@ def test_cut_and_changed_files(tmp_path, suffix):
             read(path)
         except ReadError as error:
             assert "\n" not in str(error)
+
+
+def test_a_later_matrix_of_level_4_that_claims_too_much_is_refused(tmp_path):
+    """The fuzzer's find: the first matrix was honest, the second claimed 1e9 columns."""
+    path = tmp_path / "two.mat"
+    savemat(path, {"ecg": np.zeros((3, 750), dtype=np.int16), "fs": 250.0}, format="4")
+    whole = path.read_bytes()
+    second = 20 + 4 + 3 * 750 * 2
+    claimed = whole[: second + 8] + struct.pack("<i", 1_000_000_000) + whole[second + 12 :]
+    path.write_bytes(claimed)
+    with pytest.raises(ReadError, match=r"a matrix of 1 x 1000000000 values in"):
+        read(path, fs=250, unit="mV")
+    path.write_bytes(whole)
+    assert read(path, unit="mV").n_samples == 750

@@ -201,3 +201,15 @@ def test_muse_rate_agrees_with_its_heart_rate(formats_folder):
     record = read(formats_folder / "ml4h" / "muse-8.xml", start_s=1.5)
     peaks = detect_heartbeats(record.signal[1].astype(float), record.fs)
     assert 60 * record.fs / np.median(np.diff(peaks)) == pytest.approx(102, abs=1)
+
+
+def test_a_philips_file_that_claims_a_billion_leads_is_refused(tmp_path: Path) -> None:
+    """The fuzzer's find: ecgdatakit makes a name for every lead that is claimed."""
+    path = tmp_path / "rec.xml"
+    path.write_text(
+        '<?xml version="1.0"?><restingecgdata xmlns="http://www3.medical.philips.com"><dataacquisition>'
+        "<signalcharacteristics><numberchannelsallocated>999999999</numberchannelsallocated></signalcharacteristics>"
+        "</dataacquisition></restingecgdata>"
+    )
+    with pytest.raises(ReadError, match="claims 999999999 leads, expected at most 1000"):
+        read(path)

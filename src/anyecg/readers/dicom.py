@@ -128,7 +128,7 @@ def _check_inflated(path: Path) -> None:
 
     from pydicom.filereader import read_dataset, read_preamble
 
-    with path.open("rb") as file:
+    with _Bounded(path.open("rb", buffering=0), path.stat().st_size) as file:
         read_preamble(file, force=False)
         meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
         if meta.get("TransferSyntaxUID") != DEFLATED:

@@ -25,6 +25,9 @@ LARGEST_RATIO = 50
 FREE_BYTES = 16_000_000
 """So many unpacked bytes are free; beyond them a byte may unpack to no more than `LARGEST_RATIO`."""
 
+_LEVEL4_BYTES = {0: 8, 1: 4, 2: 4, 3: 2, 4: 2, 5: 1}
+"""Bytes of a value by the second last digit of a Level 4 matrix's type."""
+
 _COMPRESSED = 15
 """Data type miCOMPRESSED (MAT-File Format, table 1-1)."""
 
@@ -100,19 +103,27 @@ def _opened(name: str, value: Any, depth: int = 0) -> dict[str, Any]:
 
 
 def _check_level4(path: Path, head: bytes, size: int) -> None:
-    """Refuse a first matrix that claims more values than the file has bytes, before they are allocated.
+    """Refuse a matrix that claims more values than the file has bytes left, before they are allocated.
 
     Raises
     ------
     ReadError
     """
     order = "<" if struct.unpack("<i", head[:4])[0] in range(5000) else ">"
-    _, rows, columns, _, _ = struct.unpack(f"{order}5i", head[:20])
-    if rows * columns > size:
-        raise ReadError(
-            f"{path}: a matrix of {rows} x {columns} values in {size} bytes, expected no more than these can hold. "
-            "The file is cut short; copy it again."
-        )
+    at = 0
+    with path.open("rb") as file:
+        while len(header := file.read(20)) == 20:
+            kind, rows, columns, imaginary, n_name = struct.unpack(f"{order}5i", header)
+            width = _LEVEL4_BYTES.get(kind // 10 % 10)
+            if width is None or min(kind, rows, columns, n_name) < 0 or imaginary not in (0, 1):
+                raise ReadError(f"{path}: no matrix at byte {at}, expected one or the end. The file is damaged.")
+            at += 20 + n_name + rows * columns * width * (1 + imaginary)
+            if at > size:
+                raise ReadError(
+                    f"{path}: a matrix of {rows} x {columns} values in {size} bytes, expected no more than these can "
+                    "hold. The file is cut short; copy it again."
+                )
+            file.seek(at)
 
 
 def _check(path: Path) -> None:

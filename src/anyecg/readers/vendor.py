@@ -4,6 +4,7 @@ ecgdatakit leaves lead-off sentinels and calibration pulses as numbers and round
 `calibration_pulse` and `_exact_rate` put that right.
 """
 
+import re
 import warnings as python_warnings
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +29,9 @@ OURS = frozenset({"WFDB", "DICOM Waveform", "EDF/EDF+", "SCP-ECG", "ISHNE Holter
 
 MAX_BYTES = 1_000_000_000
 """These formats are parsed as a whole in memory; the largest, a day's ISHNE Holter of 12 leads, has 500 MB."""
+
+MAX_LEADS = 1000
+"""More than any Philips file has: its parser makes a name for each lead that is claimed."""
 
 MAX_TAGS = 300_000
 """Of an XML file: an ECG has some thousands, and each that is open costs a parser 700 bytes."""
@@ -135,7 +139,7 @@ NAMES = {
 
 
 def refuse_entities(path: Path) -> None:
-    """Refuse XML that declares entities, before any parser sees it, and files too large to parse as a whole.
+    """Refuse XML that declares entities or absurdly many leads, before any parser sees it, and files too large for one.
 
     Raises
     ------
@@ -153,6 +157,9 @@ def refuse_entities(path: Path) -> None:
         raise ReadError(f"{path}: XML of {n_tags} tags, expected at most {MAX_TAGS}. The file is damaged.")
     if b"<!ENTITY" in text.upper():
         raise ReadError(f"{path}: XML that declares entities, expected none in an ECG. Do not open this file.")
+    n_leads = max((int(n) for n in re.findall(rb"<numberchannels\w*[^>]*>\s*(\d{1,20})", text)), default=0)
+    if n_leads > MAX_LEADS:
+        raise ReadError(f"{path}: claims {n_leads} leads, expected at most {MAX_LEADS}. The file is damaged.")
 
 
 def _ecg_leads(where: str, leads: list[Any], warnings: list[str]) -> list[Any]:
