@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from anyecg.errors import ReadError
 from anyecg.leads import LIMB_LEADS, STANDARD_LEADS
 from anyecg.readers import find_files, read
 from anyecg.readers.audit import audit
@@ -335,3 +336,9 @@ def test_false_alarms_on_real_records(name: str, n_records: int, database: Calla
     assert len(headers) >= n_records
     # Of 100 records one or two may be hit by chance at a true rate of 1 %.
     assert all(n <= 2 for n in alarms.values()), alarms
+
+
+def test_a_rate_that_no_ecg_has_is_refused():
+    """The fuzzer's find: at 1e308 Hz, twenty seconds are more samples than there are numbers."""
+    with pytest.raises(ReadError, match=r"a rate of 1e\+308 Hz, expected at most 1e\+12"):
+        audit("file", Record(np.zeros((1, 100)), 1e308, ("I",)))

@@ -30,6 +30,10 @@ def rows_with_names(where: str, raw_names: list[str], warnings: list[str]) -> tu
     return names
 
 
+HIGHEST_RATE_HZ = 1e12
+"""Nothing is sampled faster: the rate is damaged, and sample counts would overflow."""
+
+
 def audit(where: str, record: Record, *, fix_units: bool = False) -> Record:
     """Return the record, checked: infinities and missing-sample marks as NaN, and warnings for what looks wrong.
 
@@ -44,13 +48,15 @@ def audit(where: str, record: Record, *, fix_units: bool = False) -> Record:
     Raises
     ------
     ReadError
-        There is no lead or no sample in it.
+        There is no lead or no sample in it, or its rate is that of no ECG.
     """
     if record.n_leads == 0 or record.n_samples == 0:
         raise ReadError(
             f"{where}: {record.n_leads} leads of {record.n_samples} samples, expected at least one of each. "
             "Check that the file is complete."
         )
+    if record.fs > HIGHEST_RATE_HZ:
+        raise ReadError(f"{where}: a rate of {record.fs:g} Hz, expected at most {HIGHEST_RATE_HZ:g}. Check the file.")
     found: list[str] = []
     # Row by row: of a day-long record a mask of all samples would take half a gigabyte.
     n_infinite = [int(np.isinf(row).sum()) for row in record.signal]

@@ -65,7 +65,8 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     with _Bounded(path.open("rb", buffering=0), path.stat().st_size) as file:
         dataset = pydicom.dcmread(file)
     if not dataset.get("WaveformSequence"):
-        kind = dataset.get("Modality") or "unknown modality"
+        stated = str(dataset.get("Modality") or "unknown modality")
+        kind = "".join(letter for letter in stated if letter.isprintable())[:40]
         raise ReadError(f"{where}: a DICOM file without waveforms ({kind}), expected an ECG. Choose another file.")
     warnings: list[str] = []
     groups = _rhythm(list(dataset.WaveformSequence), warnings)
