@@ -4,7 +4,7 @@ The data's way, written once, here; a module imports only from what stands befor
 
     errors, leads, record,
     readers, writers, signals, tokens, result, quality, beats,
-    metrics, checkpoint, engine, tasks, analysis, report,
+    metrics, codes, checkpoint, heads, engine, tasks, analysis, report,
     models, training,
     cli, demo
 

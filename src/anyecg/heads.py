@@ -1,0 +1,123 @@
+"""Heads: small graphs in a checkpoint that turn what the model sees into labels with scores.
+
+A head is two files in the checkpoint's folder ``heads``: ``NAME.json``, which says what it answers and how far it can
+be trusted, and ``NAME.onnx``, its weights inside. NumPy in, NumPy out; no torch.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from anyecg.checkpoint import file_sha256
+from anyecg.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+FOLDER = "heads"
+
+
+@dataclass(frozen=True)
+class Label:
+    """One answer of a head.
+
+    Parameters
+    ----------
+    code : str
+        Short name: an MIT-BIH rhythm label or beat class, a superclass, an acronym of `anyecg.codes`.
+    snomed : str or None
+        SNOMED CT code; None where there is none for it.
+    name : str
+        In words.
+    kind : str
+        As `anyecg.Annotation.kind`: ``"diagnosis"``, ``"rhythm"``, ``"beat"``.
+    threshold : float
+        Scores from here on count as present; chosen on validation records.
+    """
+
+    code: str
+    snomed: str | None
+    name: str
+    kind: str
+    threshold: float
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A head's graph and config; the graph is opened when it first runs."""
+
+    path: Path
+    config: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name: the file's stem."""
+        return str(self.config["name"])
+
+    @cached_property
+    def labels(self) -> tuple[Label, ...]:
+        """What it answers, in the order of its outputs."""
+        return tuple(Label(**label) for label in self.config["labels"])
+
+    def run(self, **inputs: np.ndarray) -> list[np.ndarray]:
+        """Run the graph; its inputs by name."""
+        outputs: list[np.ndarray] = self._graph.run(None, inputs)
+        return outputs
+
+    @cached_property
+    def _graph(self) -> "onnxruntime.InferenceSession":
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # small: a second thread costs more than it brings
+        options.log_severity_level = 3
+        return onnxruntime.InferenceSession(
+            str(self.path.with_suffix(".onnx")), options, providers=["CPUExecutionProvider"]
+        )
+
+
+def head_names(checkpoint: Path) -> list[str]:
+    """Return the names of the heads in a checkpoint folder."""
+    return sorted(path.stem for path in (checkpoint / FOLDER).glob("*.json"))
+
+
+def open_head(checkpoint: Path, name: str) -> Head | None:
+    """Open a head of a checkpoint folder; None if it has none of that name.
+
+    Raises
+    ------
+    CheckpointError
+        Its files are damaged.
+    """
+    path = checkpoint / FOLDER / f"{name}.json"
+    if not path.is_file():
+        return None
+    try:
+        config = json.loads(path.read_text())
+        wanted, found = config["files"][f"{name}.onnx"], file_sha256(path.with_suffix(".onnx"))
+    except (OSError, json.JSONDecodeError, KeyError) as error:
+        raise CheckpointError(f"{path}: {error!r}. Take the checkpoint anew from its source.") from error
+    if wanted != found:
+        raise CheckpointError(
+            f"{path.with_suffix('.onnx')}: SHA-256 {found[:12]}..., expected {wanted[:12]}.... "
+            "The file is damaged: take the checkpoint anew from its source."
+        )
+    return Head(path, config)
+
+
+def write_head(checkpoint: Path, name: str, config: dict[str, Any], graph: bytes) -> Path:
+    """Write a head into a checkpoint folder: its ONNX graph, then the JSON that vouches for it.
+
+    ``config`` has ``kind`` and ``labels`` (a list of the fields of `Label`), and what the task needs besides.
+    """
+    folder = checkpoint / FOLDER
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.json"
+    path.with_suffix(".onnx").write_bytes(graph)
+    files = {f"{name}.onnx": file_sha256(path.with_suffix(".onnx"))}
+    path.write_text(json.dumps({"name": name, **config, "files": files}, indent=1) + "\n")
+    return path
