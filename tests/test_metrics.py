@@ -33,6 +33,26 @@ def test_auroc_is_scikit_learns():
     assert np.isnan(metrics.auroc(np.ones(5, dtype=bool), np.arange(5)))
 
 
+def test_average_precision_and_f1_are_scikit_learns():
+    sklearn = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(1)
+    labels, scores = rng.random(300) < 0.2, np.round(rng.normal(size=300), 1)
+    assert metrics.average_precision(labels, scores) == pytest.approx(
+        sklearn.average_precision_score(labels, scores), abs=1e-12
+    )
+    assert metrics.f1_score(labels, scores > 0.5) == pytest.approx(sklearn.f1_score(labels, scores > 0.5), abs=1e-12)
+    assert np.isnan(metrics.average_precision(np.zeros(4, dtype=bool), np.arange(4.0)))
+    assert np.isnan(metrics.f1_score(np.zeros(4, dtype=bool), np.zeros(4, dtype=bool)))
+
+
+def test_the_calibration_error_of_bins():
+    # two bins: .9 said of four records of which two are positive, .1 of six of which none is
+    positive = np.array([1, 1, 0, 0, 0, 0, 0, 0, 0, 0], dtype=bool)
+    said = np.array([0.9] * 4 + [0.1] * 6)
+    assert metrics.calibration_error(positive, said) == pytest.approx((4 * 0.4 + 6 * 0.1) / 10, abs=1e-12)
+    assert metrics.calibration_error(positive, positive.astype(float)) == 0.0
+
+
 def test_macro_auroc_skips_classes_without_both_labels():
     labels = np.array([[True, False], [False, False], [True, False]])
     scores = np.array([[2.0, 0], [1, 0], [3, 0]])

@@ -9,9 +9,9 @@ import anyecg
 
 PUBLIC_NAMES = """
     read prepare Record Annotation load list_models Tokens analyze Result write_report
-    train_tokenizer pretrain evaluate AnyECGError
+    train_tokenizer pretrain finetune evaluate AnyECGError
 """.split()
-TRAINING = {"train_tokenizer", "pretrain", "evaluate"}
+TRAINING = {"train_tokenizer", "pretrain", "finetune", "evaluate"}
 
 
 def test_the_list() -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from anyecg.signals import prepare as prepare
     from anyecg.tokens import Tokens as Tokens
     from anyecg.training.evaluate import evaluate as evaluate
+    from anyecg.training.finetune import finetune as finetune
     from anyecg.training.pretrain import pretrain as pretrain
     from anyecg.training.train_tokenizer import train_tokenizer as train_tokenizer
 
@@ -48,6 +49,7 @@ _HOME = {
     "write_report": "anyecg.report",
     "train_tokenizer": "anyecg.training.train_tokenizer",
     "pretrain": "anyecg.training.pretrain",
+    "finetune": "anyecg.training.finetune",
     "evaluate": "anyecg.training.evaluate",
     "AnyECGError": "anyecg.errors",
 }

@@ -11,6 +11,7 @@ from anyecg.readers import read
 from anyecg.record import Record
 from anyecg.result import Result
 from anyecg.tasks.anomaly import find_anomaly, load_reference
+from anyecg.tasks.arrhythmia import find_labels
 
 
 def analyze(record: Record | str | Path, model: Model | str | Path = "nano") -> Result:
@@ -58,6 +59,7 @@ def analyze(record: Record | str | Path, model: Model | str | Path = "nano") -> 
         judged = [name for name, lead in quality.leads.items() if lead.score > 0]
         anomaly = find_anomaly(embedding, surprise, judged, load_reference(model.checkpoint.folder, record.n_leads))
 
+    findings = find_labels(model, tokens, rhythm, quality)
     return Result(
         record=record,
         prepared=prepared,
@@ -68,6 +70,7 @@ def analyze(record: Record | str | Path, model: Model | str | Path = "nano") -> 
         surprise=surprise,
         embedding=embedding.pooled,
         anomaly=anomaly,
+        findings=findings,
         model=model.describe(),
         anyecg_version=__version__,
         warnings=(*prepared.warnings, *_cautions(record, model, quality.usable)),

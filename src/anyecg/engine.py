@@ -25,6 +25,8 @@ GRAPHS = ("tokenizer_encoder.onnx", "tokenizer_decoder.onnx", "encoder.onnx")
 BLOCKS_AT_ONCE = 16
 """Blocks of 12 leads that go through a graph together: enough to fill two cores, little enough for any memory."""
 
+ENCODER_INPUTS = ("codes", "valid", "mask", "lead_ids", "log_scale", "scale_known")
+
 SURPRISE_PASSES = 3
 """Every third fragment is hidden at a time: a share of codes hidden that pre-training saw."""
 
@@ -55,6 +57,30 @@ class Embedding:
         total = np.nansum(self.per_fragment, axis=1)
         n_valid = valid.sum(axis=1)[:, None]
         return np.where(n_valid > 0, total / np.maximum(n_valid, 1), np.nan).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """A record's tokens in the encoder's windows: W windows, L leads, P fragments, K levels.
+
+    ``codes`` int64 (W, L, P, K), ``valid`` and ``mask`` bool (W, L, P), ``lead_ids`` int64 (W, L), ``log_scale``
+    float32 (W, L), ``scale_known`` bool (W, L): the inputs of `anyecg.models.encoder.Encoder`. ``n_new``: fragments
+    that only the last window holds; it overlaps the one before it.
+    """
+
+    n_new: int
+    codes: np.ndarray
+    valid: np.ndarray
+    mask: np.ndarray
+    lead_ids: np.ndarray
+    log_scale: np.ndarray
+    scale_known: np.ndarray
+
+    def joined(self, per_window: np.ndarray) -> np.ndarray:
+        """Lay what was found in each window, (W, L, P, ...) or (W, L), on one time axis: (L, n_fragments, ...)."""
+        if per_window.ndim == 2:
+            per_window = np.repeat(per_window[..., None], self.valid.shape[2], axis=-1)
+        return np.concatenate([*per_window[:-1], per_window[-1][:, -self.n_new :]], axis=1)
 
 
 class Model:
@@ -191,8 +217,8 @@ class Model:
 
     # -- windows and graphs ----------------------------------------------------------------------------------
 
-    def _encode(self, tokens: Tokens, mask: np.ndarray, outputs: list[str]) -> list[np.ndarray]:
-        """Run the encoder over a whole record; each output (L, n_fragments, ...), what is per window is repeated."""
+    def windows(self, tokens: Tokens, mask: np.ndarray | None = None) -> Windows:
+        """Cut a record's tokens into the encoder's windows; ``mask`` (n_leads, n_fragments): True = hidden."""
         n_leads, n_fragments = tokens.valid.shape
         n_window = self._window_fragments(n_leads)
         # Windows lie on the record's clock. The last is moved back so that it is as long as the others; only its
@@ -200,26 +226,32 @@ class Model:
         starts = list(range(0, n_fragments, n_window))
         starts[-1] = max(0, n_fragments - n_window)
         size = min(n_window, n_fragments)
-        windows = [slice(start, start + size) for start in starts]
-        log_scale, scale_known = self._amplitudes(tokens, mask, windows)
-        per_window = self._in_batches(
-            "encoder.onnx",
-            outputs,
-            codes=np.stack([np.maximum(tokens.codes[:, w], 0) for w in windows]).astype(np.int64),
-            valid=np.stack([tokens.valid[:, w] for w in windows]),
-            mask=np.stack([mask[:, w] for w in windows]),
-            lead_ids=self._lead_ids(tokens.leads, len(windows)),
+        cuts = [slice(start, start + size) for start in starts]
+        mask = np.zeros_like(tokens.valid) if mask is None else mask
+        log_scale, scale_known = self._amplitudes(tokens, mask, cuts)
+        return Windows(
+            n_new=n_fragments - n_window * (len(cuts) - 1),
+            codes=np.stack([np.maximum(tokens.codes[:, w], 0) for w in cuts]).astype(np.int64),
+            valid=np.stack([tokens.valid[:, w] for w in cuts]),
+            mask=np.stack([mask[:, w] for w in cuts]),
+            lead_ids=self._lead_ids(tokens.leads, len(cuts)),
             log_scale=log_scale,
             scale_known=scale_known,
         )
-        n_new = n_fragments - n_window * (len(windows) - 1)  # fragments only the last window holds
 
-        def joined(windows: np.ndarray) -> np.ndarray:
-            if windows.ndim == 2:  # (W, L)
-                windows = np.repeat(windows[..., None], size, axis=-1)
-            return np.concatenate([*windows[:-1], windows[-1][:, -n_new:]], axis=1)
+    def layer(self, windows: Windows, number: int) -> np.ndarray:
+        """Return what a layer of the encoder makes of each window, (W, L, P, D); 0 is its input embedding."""
+        chosen = int(self.checkpoint.config["embedding_layer"])
+        return self._run_encoder(windows, ["embeddings" if number == chosen else f"layer_{number}"])[0]
 
-        return [joined(output) for output in per_window]
+    def _run_encoder(self, windows: Windows, outputs: list[str]) -> list[np.ndarray]:
+        inputs = {name: getattr(windows, name) for name in ENCODER_INPUTS}
+        return self._in_batches("encoder.onnx", outputs, **inputs)
+
+    def _encode(self, tokens: Tokens, mask: np.ndarray, outputs: list[str]) -> list[np.ndarray]:
+        """Run the encoder over a whole record; each output (L, n_fragments, ...), what is per window is repeated."""
+        windows = self.windows(tokens, mask)
+        return [windows.joined(output) for output in self._run_encoder(windows, outputs)]
 
     def _window_fragments(self, n_leads: int) -> int:
         """Return the window's length: what pre-training used for few leads, and for many."""

@@ -80,6 +80,38 @@ def macro_auroc(positive: np.ndarray, scores: np.ndarray) -> float:
     return float(np.nanmean(each))
 
 
+def f1_score(positive: np.ndarray, found: np.ndarray) -> float:
+    """Return 2 TP / (2 TP + FP + FN) for bool labels and decisions (n,); NaN if there is neither a label nor a find."""
+    denominator = int(positive.sum() + found.sum())
+    return float(2 * (positive & found).sum() / denominator) if denominator else float("nan")
+
+
+def average_precision(positive: np.ndarray, scores: np.ndarray) -> float:
+    """Return the area under the precision-recall curve, as a sum of steps, bool labels (n,), scores (n,); NaN if empty.
+
+    Records of equal score count together. The baseline is the prevalence.
+    """
+    if not positive.any():
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    last_of_equals = np.append(np.diff(scores[order]) != 0, True)
+    found = np.cumsum(positive[order])[last_of_equals]
+    looked_at = np.flatnonzero(last_of_equals) + 1
+    recall_step = np.diff(found, prepend=0) / positive.sum()
+    return float((recall_step * found / looked_at).sum())
+
+
+def calibration_error(positive: np.ndarray, probabilities: np.ndarray, n_bins: int = 10) -> float:
+    """Return the expected calibration error of probabilities (n,) for bool labels (n,): bins of equal width.
+
+    The mean over records of |share of positives in the record's bin - mean probability of the bin| (arXiv 1706.04599).
+    """
+    bins = np.minimum((probabilities * n_bins).astype(int), n_bins - 1)
+    count = np.bincount(bins, minlength=n_bins)
+    gap = np.bincount(bins, positive, n_bins) - np.bincount(bins, probabilities, n_bins)
+    return float(np.abs(gap).sum() / count.sum())
+
+
 def patient_bootstrap(
     metric: Callable[[np.ndarray], float], patients: np.ndarray, n_rounds: int = 500, seed: int = 0
 ) -> tuple[float, float]:

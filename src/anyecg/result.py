@@ -61,6 +61,34 @@ class Rhythm:
 
 
 @dataclass(frozen=True)
+class Finding(Annotation):
+    """An annotation a head made: what it means, and whether the score suffices.
+
+    Parameters
+    ----------
+    snomed : str or None
+        SNOMED CT code.
+    name : str
+        In words.
+    threshold : float or None
+        Scores from here on are present. None where labels exclude each other: the most probable one is present.
+    present : bool or None
+        None: not assessable, the quality forbids it.
+    leads : tuple of str
+        Leads it was judged from.
+    source : str
+        The head, or the rule, that said so.
+    """
+
+    snomed: str | None = None
+    name: str = ""
+    threshold: float | None = None
+    present: bool | None = None
+    leads: tuple[str, ...] = ()
+    source: str = ""
+
+
+@dataclass(frozen=True)
 class Anomaly:
     """How far a record lies from normal training records.
 
@@ -101,8 +129,8 @@ class Result:
         Pooled embedding of the record.
     anomaly : Anomaly or None
         None if quality forbids a score.
-    findings : tuple of Annotation
-        What the heads of the checkpoint found.
+    findings : tuple of Finding
+        What the heads of the checkpoint found: every label of a record, then episodes.
     restored_leads : tuple of str
     warnings : tuple of str
     model : dict
@@ -121,7 +149,7 @@ class Result:
     anomaly: Anomaly | None
     model: dict[str, Any]
     anyecg_version: str
-    findings: tuple[Annotation, ...] = ()
+    findings: tuple[Finding, ...] = ()
     restored_leads: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
 
@@ -156,7 +184,7 @@ class Result:
                     "rmssd": _rounded(self.rhythm.rmssd_ms, 1),
                 },
             },
-            "findings": [_plain(a) for a in self.findings],
+            "findings": [_plain(finding) for finding in self.findings],
             "anomaly": {
                 "score": _rounded(self.anomaly.score, 4) if self.anomaly else None,
                 "percentile": _rounded(self.anomaly.percentile, 1) if self.anomaly else None,
@@ -184,12 +212,18 @@ def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None or not np.isfinite(value) else round(float(value), digits)
 
 
-def _plain(annotation: Annotation) -> dict[str, Any]:
+def _plain(finding: Finding) -> dict[str, Any]:
     return {
-        "code": annotation.code,
-        "kind": annotation.kind,
-        "score": annotation.score,
-        "start_s": annotation.start_s,
-        "end_s": annotation.end_s,
-        "lead": annotation.lead,
+        "code": finding.code,
+        "snomed": finding.snomed,
+        "name": finding.name,
+        "kind": finding.kind,
+        "score": _rounded(finding.score, 4),
+        "threshold": _rounded(finding.threshold, 4),
+        "present": finding.present,
+        "start_s": round(finding.start_s, 3),
+        "end_s": round(finding.end_s, 3),
+        "lead": finding.lead,
+        "leads": list(finding.leads),
+        "source": finding.source,
     }

@@ -1,7 +1,7 @@
 """The verbs of training. They need the extra ``train``; each imports it when it is called."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 import typer
 
@@ -60,6 +60,70 @@ def export(
             f"{folder}: holds a checkpoint already, expected a new folder. Choose another or pass --force."
         )
     print(export(load_recipe(recipe, overrides or []), folder, version, say))
+
+
+@app.command()
+def labels(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="diagnosis (12 leads) or rhythm (one lead)")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The .csv file; default: WHAT.csv in --data.")
+    ] = None,
+    data: Annotated[Path, typer.Option("--data", help="Folder of the restored databases.")] = Path("data"),
+    splits: Annotated[
+        Path | None, typer.Option("--splits", help="CSV of splits; default: splits.csv in --data.")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write the CSV of labels of public databases, as finetune reads it."""
+    from anyecg.training.datasets import write_label_table
+
+    path = output or data / f"{what}.csv"
+    check_output(path, force, [".csv"])
+    print(f"{path}: {write_label_table(what, data, splits or data / 'splits.csv', path)} rows")
+
+
+@app.command()
+def finetune(
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Name of a model, or a checkpoint folder.")
+    ] = "nano",
+    labels: Annotated[
+        Path | None,
+        typer.Option("--labels", help="CSV: file; label, or a column a label (1, 0, empty); maybe patient, split."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The checkpoint folder to write: MODEL with one head more.")
+    ] = None,
+    head: Annotated[str, typer.Option("--head", help="Name of the head.")] = "labels",
+    mode: Annotated[
+        str, typer.Option("--mode", help="linear (minutes), partial or full: the encoder layers tuned.")
+    ] = "linear",
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Most epochs of tuning.")] = None,
+    noise: Annotated[
+        Path | None, typer.Option("--noise", help="Folder of the restored databases, for real electrode noise.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    force: Force = False,
+) -> None:
+    """Fit a head to labelled files of any format, and write a checkpoint that has it.
+
+    Use it with analyze --model FOLDER. The files need not have the same leads, rate or length.
+    """
+    if labels is None or output is None:
+        raise ValueError("finetune needs --labels CSV and --output FOLDER. See anyecg finetune --help")
+    if mode not in ("linear", "partial", "full"):
+        raise ValueError(f"--mode {mode!r}; allowed are linear, partial, full")
+    need_training()
+    from anyecg.training.finetune import finetune
+    from anyecg.training.fit_head import HeadSettings
+
+    settings = HeadSettings(seed=seed) if epochs is None else HeadSettings(seed=seed, epochs=epochs)
+    wanted = cast(Literal["linear", "partial", "full"], mode)
+    print(
+        finetune(
+            labels, output, checkpoint, head=head, mode=wanted, settings=settings, data=noise, force=force, progress=say
+        )
+    )
 
 
 @app.command()

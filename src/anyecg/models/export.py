@@ -17,11 +17,14 @@ from torch import Tensor, nn
 
 from anyecg.checkpoint import FORMAT_VERSION, file_sha256, open_checkpoint
 from anyecg.models.encoder import Encoder
-from anyecg.models.sizes import ModelConfig
+from anyecg.models.heads import RecordHead
+from anyecg.models.sizes import EncoderConfig, ModelConfig
 from anyecg.models.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
 OPSET = 18
+ON_WINDOWS = ("features",)
+"""Inputs that belong to a window and not to a lead of it."""
 TRAINING_ONLY = ("quantizer.counts", "quantizer.started")
 """State that only training needs: how often each code was used of late."""
 
@@ -54,22 +57,26 @@ class EncoderGraph(nn.Module):
     """A window's codes -> embeddings of the chosen layer, and what the model thinks of each place.
 
     ``embeddings`` (B, L, P, D); ``nll`` (B, L, P, K), -log p of each code, nats; ``log_p`` (B, L, P, K, V) of all
-    codes; ``log_rms`` (B, L), the guessed natural logarithm of each lead's RMS in mV.
+    codes; ``log_rms`` (B, L), the guessed natural logarithm of each lead's RMS in mV; ``layer_0 layer_1 ...``
+    (B, L, P, D), all other layers: what heads begin from.
     """
 
     def __init__(self, encoder: Encoder, layer: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.layer = layer
+        self.others = [k for k in range(encoder.config.n_layers + 1) if k != layer]
+        self.outputs = ["embeddings", "nll", "log_p", "log_rms", *(f"layer_{k}" for k in self.others)]
 
     def forward(
         self, codes: Tensor, valid: Tensor, mask: Tensor, lead_ids: Tensor, log_scale: Tensor, scale_known: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Encode."""
         layers = self.encoder(codes, valid, mask, lead_ids, log_scale, scale_known)
         log_p = self.encoder.guess(layers[-1]).log_softmax(dim=-1)  # (B, L, P, K, V)
         nll = -log_p.gather(-1, codes.clamp_min(0).unsqueeze(-1)).squeeze(-1)
-        return layers[self.layer], nll, log_p, self.encoder.guess_amplitude(layers[-1], valid)
+        log_rms = self.encoder.guess_amplitude(layers[-1], valid)
+        return layers[self.layer], nll, log_p, log_rms, *(layers[k] for k in self.others)
 
 
 def write_checkpoint(
@@ -202,7 +209,7 @@ def _graphs(
             "tokenizer_decoder.onnx",
             *(TokenizerDecoderGraph(tokenizer), {"codes": codes, **on_tokens}, ["samples"], n_block),
         ),
-        ("encoder.onnx", EncoderGraph(encoder, layer), window, ["embeddings", "nll", "log_p", "log_rms"], n_window),
+        ("encoder.onnx", whole := EncoderGraph(encoder, layer), window, whole.outputs, n_window),
     ]
 
 
@@ -212,19 +219,26 @@ def write_graph(
     """Export one graph and let its weights point into the safetensors file beside it."""
     import onnx
 
+    model = onnx_of(graph, inputs, outputs, longest)
+    state = {name: tensor.detach().numpy() for name, tensor in (*graph.named_parameters(), *graph.named_buffers())}
+    point_into_weights(model, state, offsets | {"encoder.codebooks": offsets["tokenizer.quantizer.codebooks"]})
+    onnx.save_model(model, str(path))
+
+
+def onnx_of(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str], longest: int) -> Any:
+    """Export a network to ONNX, free in the number of blocks and leads, and of fragments up to ``longest``."""
     free = {name: torch.export.Dim(name) for name in ("blocks", "leads", "fragments")}
     free["fragments"] = torch.export.Dim("fragments", max=longest)
-    shapes = {
-        name: {0: free["blocks"], 1: free["leads"]} | ({2: free["fragments"]} if x.ndim > 2 else {})
-        for name, x in inputs.items()
-    }
+    shapes = {name: {0: free["blocks"]} for name in inputs}
+    for name, x in inputs.items():
+        if name not in ON_WINDOWS:
+            shapes[name] |= {1: free["leads"]} | ({2: free["fragments"]} if x.ndim > 2 else {})
     with warnings.catch_warnings():
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it lists what it does not need
         warnings.simplefilter("ignore")  # the exporter warns about torch's own internals; the tests check its graphs
-        torch.onnx.export(
+        program = torch.onnx.export(
             graph.eval(),
             tuple(inputs.values()),
-            str(path),
             input_names=list(inputs),
             output_names=outputs,
             dynamic_shapes=tuple(shapes.values()),
@@ -234,10 +248,34 @@ def write_graph(
             external_data=False,
             verbose=False,
         )
-    model = onnx.load(str(path))
-    state = {name: tensor.detach().numpy() for name, tensor in (*graph.named_parameters(), *graph.named_buffers())}
-    point_into_weights(model, state, offsets | {"encoder.codebooks": offsets["tokenizer.quantizer.codebooks"]})
-    onnx.save_model(model, str(path))
+    assert program is not None
+    return program.model_proto
+
+
+def export_head(head: RecordHead, encoder: EncoderConfig) -> bytes:
+    """Export a head: hidden (B, L, P, D), valid, lead_ids, features (B, F) -> logits (B, C). Its weights lie inside."""
+    import onnx
+
+    blocks, leads, fragments = 2, 3, 7
+    inputs = {
+        "hidden": torch.randn(blocks, leads, fragments, encoder.width),
+        "valid": torch.ones(blocks, leads, fragments, dtype=torch.bool),
+        "lead_ids": torch.arange(leads).expand(blocks, leads).contiguous(),
+        "features": torch.randn(blocks, len(head.feature_mean)),
+    }
+    model = onnx_of(head, inputs, ["logits"], encoder.max_fragments)
+    casts, halves = [], []
+    for initializer in model.graph.initializer:
+        if initializer.data_type == onnx.TensorProto.FLOAT:
+            half = onnx.numpy_helper.to_array(initializer).astype(np.float16)
+            halves.append(onnx.numpy_helper.from_array(half, f"{initializer.name}.half"))
+            casts.append(
+                onnx.helper.make_node("Cast", [halves[-1].name], [initializer.name], to=onnx.TensorProto.FLOAT)
+            )
+        else:
+            halves.append(initializer)
+    replace_initializers(model, halves, casts)
+    return bytes(model.SerializeToString())
 
 
 def point_into_weights(model: Any, state: dict[str, np.ndarray], offsets: dict[str, int]) -> None:
@@ -259,6 +297,11 @@ def point_into_weights(model: Any, state: dict[str, np.ndarray], offsets: dict[s
             half.external_data.add(key=key, value=str(value))
         kept.append(half)
         casts.append(helper.make_node("Cast", [half.name], [initializer.name], to=TensorProto.FLOAT))
+    replace_initializers(model, kept, casts)
+
+
+def replace_initializers(model: Any, kept: list[Any], casts: list[Any]) -> None:
+    """Give a graph other initializers, casts before its nodes, and take the exporter's traces out of it."""
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
     nodes = [*casts, *model.graph.node]

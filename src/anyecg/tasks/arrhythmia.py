@@ -1,0 +1,115 @@
+"""What a record shows: every label of the checkpoint's record heads, with a calibrated probability.
+
+A head looks at the encoder's windows (10 s of many leads, 30 s of one or two) through the leads that quality lets it
+use; the logits of all windows are averaged. Any set of leads has an answer; the finding says which leads gave it.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from anyecg.engine import Model
+from anyecg.heads import Head, head_names, open_head
+from anyecg.result import Finding, Quality, Rhythm
+from anyecg.tasks.rr_features import rr_features
+from anyecg.tokens import Tokens
+
+KIND = "record"
+
+
+def find_labels(model: Model, tokens: Tokens, rhythm: Rhythm, quality: Quality) -> tuple[Finding, ...]:
+    """Ask every record head of a checkpoint that is meant for this number of leads.
+
+    Parameters
+    ----------
+    model : Model
+    tokens : Tokens
+    rhythm : Rhythm
+    quality : Quality
+        Leads of score 0 are not looked at; in an unusable record nothing can be assessed.
+
+    Returns
+    -------
+    tuple of Finding
+        Every label of every head, ``present`` True or False; None, without a score, if nothing can be assessed. Where
+        two heads have the same label the first one's answer stands (see `record_heads`).
+    """
+    used = tuple(name for name in tokens.leads if quality.leads[name].score > 0) if quality.usable else ()
+    seen = np.array([name in used for name in tokens.leads])
+    visible = replace(tokens, valid=tokens.valid & seen[:, None])
+    found: dict[str, Finding] = {}
+    for head in record_heads(model, len(tokens.leads)):
+        scores = label_scores(model, head, visible, rhythm) if visible.valid.any() else None
+        for finding in _findings(head, scores, tokens.n_samples / tokens.grid.fs_hz, used):
+            found.setdefault(finding.code, finding)
+    return tuple(found.values())
+
+
+def record_heads(model: Model, n_leads: int) -> list[Head]:
+    """Return the record heads for a number of leads, those made for few leads alone first."""
+    folder = model.checkpoint.folder
+    heads = [head for name in head_names(folder) if (head := open_head(folder, name)) and head.config["kind"] == KIND]
+    fitting = [head for head in heads if n_leads <= head.config.get("most_leads", np.inf)]
+    return sorted(fitting, key=lambda head: head.config.get("most_leads", np.inf))
+
+
+def label_scores(model: Model, head: Head, tokens: Tokens, rhythm: Rhythm) -> np.ndarray:
+    """Return the calibrated probability of each label of a head, shape (n_labels,).
+
+    Raises
+    ------
+    CheckpointError
+        The head was fitted to another model's weights.
+    """
+    windows = model.windows(tokens)
+    n_windows, _, size = windows.valid.shape
+    heard = windows.valid.any(axis=(1, 2))
+    starts = np.minimum(np.arange(n_windows) * size, max(0, tokens.valid.shape[1] - size)) * tokens.grid.fragment_s
+    length_s = size * tokens.grid.fragment_s
+    features = np.stack([rr_features(rhythm.r_peaks_s, start, start + length_s) for start in starts])
+    (logits,) = head.run(
+        hidden=model.layer(windows, int(head.config["first_layer"])),
+        valid=windows.valid,
+        lead_ids=windows.lead_ids,
+        features=features,
+    )
+    mean = logits[heard].astype(np.float64).mean(axis=0)
+    return calibrated(mean, head.config)
+
+
+def calibrated(logits: np.ndarray, config: dict) -> np.ndarray:
+    """Turn mean logits (..., n_labels) into probabilities with a head's temperature and shifts."""
+    return to_probability(logits / config["temperature"] + np.array(config["shifts"]), config["exclusive"])
+
+
+def to_probability(logits: np.ndarray, exclusive: bool) -> np.ndarray:
+    """Softmax over the labels (..., n_labels), or a sigmoid of each."""
+    if not exclusive:
+        return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)))  # a sigmoid that cannot overflow
+    raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
+
+
+def _findings(head: Head, scores: np.ndarray | None, duration_s: float, leads: tuple[str, ...]) -> list[Finding]:
+    exclusive = head.config["exclusive"]
+    findings = []
+    for k, label in enumerate(head.labels):
+        present = None
+        if scores is not None:
+            present = bool(k == scores.argmax()) if exclusive else bool(scores[k] >= label.threshold)
+        findings.append(
+            Finding(
+                start_s=0.0,
+                end_s=duration_s,
+                kind=label.kind,
+                code=label.code,
+                score=None if scores is None else float(scores[k]),
+                snomed=label.snomed,
+                name=label.name,
+                threshold=None if exclusive else label.threshold,
+                present=present,
+                leads=leads,
+                source=head.name,
+            )
+        )
+    return findings

@@ -1,0 +1,282 @@
+"""Labels of your own files -> a checkpoint with a head that knows them."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from anyecg import __version__
+from anyecg.checkpoint import open_checkpoint
+from anyecg.codes import codes_of, table
+from anyecg.engine import Model, load
+from anyecg.errors import AnyECGError, SignalError, WriteError
+from anyecg.heads import head_names, write_head
+from anyecg.metrics import auroc, average_precision, calibration_error, f1_score
+from anyecg.models.export import export_head, load_networks, round_to_half
+from anyecg.readers import read
+from anyecg.tasks.arrhythmia import KIND, calibrated
+from anyecg.training.calibrate import best_thresholds, calibrate
+from anyecg.training.datasets import load_noise
+from anyecg.training.examples import Example, Examples, Variation, tokenise
+from anyecg.training.fit_head import HeadSettings, Mode, fit_head, predict_logits
+from anyecg.training.labels import LabelTable, read_labels
+from anyecg.training.loop import keep_freed_memory
+
+FEW_LEADS = 2
+
+
+def finetune(
+    labels: str | Path,
+    output: str | Path,
+    checkpoint: str | Path | Model = "nano",
+    *,
+    head: str = "labels",
+    mode: Mode = "linear",
+    settings: HeadSettings | None = None,
+    data: Path | None = None,
+    views: int = 3,
+    force: bool = False,
+    progress: Callable[[str], None] = print,
+) -> Path:
+    """Fit a head to labelled files and write a checkpoint that has it.
+
+    Parameters
+    ----------
+    labels : path
+        CSV: ``file`` (relative to the CSV's folder), then ``label`` (one a record) or one column a label (1, 0, empty
+        = not known); optional ``patient`` and ``split`` (train, val, test). Without splits a fifth of the patients
+        becomes val; val chooses the epoch, the calibration and the thresholds.
+    output : path
+        The checkpoint folder to write: a copy of ``checkpoint`` with one head more.
+    checkpoint : str, path or Model
+    head : str
+        The head's name.
+    mode : {"linear", "partial", "full"}
+        Encoder layers tuned: none (minutes), the last half, all.
+    settings : HeadSettings, optional
+        Everything else; its ``mode`` and ``exclusive`` are overridden by ``mode`` and by the labels.
+    data : Path, optional
+        A folder with the noise stress test database: real electrode noise is mixed into training records.
+    views : int
+        Variations (shift, noise) of each training record.
+    force : bool
+        Replace a head of that name in an ``output`` that exists.
+    progress : callable
+        Takes one line.
+
+    Returns
+    -------
+    Path
+        ``output``: `anyecg.load` opens it, ``anyecg analyze --model`` uses its head.
+
+    Raises
+    ------
+    ReadError
+        The CSV, or none of its files, can be read.
+    ValueError
+        The CSV says something else than it may.
+    WriteError
+        ``output`` exists.
+
+    Examples
+    --------
+    >>> import anyecg
+    >>> anyecg.finetune("labels.csv", "my-model", mode="linear")  # doctest: +SKIP
+    """
+    output = Path(output)
+    model = checkpoint if isinstance(checkpoint, Model) else load(checkpoint)
+    refuse_existing(model, output, head, force)
+    wanted = read_labels(Path(labels))
+    settings = replace(settings or HeadSettings(), mode=mode, exclusive=wanted.exclusive)
+    keep_freed_memory()
+    torch.set_num_threads(model.threads)
+    noise = load_noise(data, "train", model.checkpoint.preparation) if data else {}
+    sets = tokenised(model, wanted, noise, views, progress)
+    config, graph = make_head(model, wanted, sets, settings, progress)
+    with_head(model, output, head, config, graph)
+    progress(f"{output}: head {head!r} answers {', '.join(wanted.names)}")
+    return output
+
+
+def refuse_existing(model: Model, output: Path, head: str, force: bool) -> None:
+    """Raise WriteError if writing would replace something without ``force``."""
+    if not head.isidentifier():
+        raise ValueError(f"head name {head!r}: expected letters, digits and _, beginning with a letter")
+    if not output.exists():
+        return
+    if output.resolve() != model.checkpoint.folder.resolve() and not (output / "config.json").exists():
+        raise WriteError(f"{output}: exists and is no checkpoint, expected a new folder. Choose another.")
+    if (output / "config.json").exists() and open_checkpoint(output).sha256 != model.checkpoint.sha256:
+        raise WriteError(f"{output}: a checkpoint of other weights, expected those of {model.checkpoint.name}.")
+    if head in head_names(output) and not force:
+        raise WriteError(f"{output}: has a head {head!r} already. Choose another name or pass --force.")
+    if not force:
+        raise WriteError(f"{output}: exists already. Pass --force to add the head to it, or choose another folder.")
+
+
+@dataclass
+class TokenisedSets:
+    """Training records in several views, validation records, test records (None if there are none)."""
+
+    views: list[Examples]
+    validation: Examples
+    test: Examples | None
+
+
+def tokenised(
+    model: Model, wanted: LabelTable, noise: dict[str, np.ndarray], views: int, progress: Callable[[str], None]
+) -> TokenisedSets:
+    """Read, prepare and tokenise every labelled file; what cannot be read is listed and left out."""
+    read_so_far: dict[str, list[Example]] = {split: [] for split in ("train", "val", "test")}
+    failed: list[str] = []
+    for split, example in _examples(model, wanted, failed, progress):
+        read_so_far[split].append(example)
+    for line in failed[:20]:
+        progress(f"left out: {line}")
+    if failed:
+        progress(f"{len(failed)} of {len(wanted.rows)} files left out")
+    for split in ("train", "val"):
+        if not read_so_far[split]:
+            raise SignalError(f"{wanted.path}: no usable {split} record is left of {len(wanted.rows)}, expected some.")
+    progress("tokenising")
+    varied: list[Callable] = [lambda record: record]
+    varied += [Variation(noise, seed=number) for number in range(1, views)]
+    return TokenisedSets(
+        [tokenise(model, read_so_far["train"], vary) for vary in varied],
+        tokenise(model, read_so_far["val"]),
+        tokenise(model, read_so_far["test"]) if read_so_far["test"] else None,
+    )
+
+
+def _examples(
+    model: Model, wanted: LabelTable, failed: list[str], progress: Callable[[str], None]
+) -> Iterator[tuple[str, Example]]:
+    for number, row in enumerate(wanted.rows):
+        if number % 200 == 0:
+            progress(f"reading {number} of {len(wanted.rows)}")
+        try:
+            prepared = model.prepare(read(row.file))
+            model.tokenize(prepared.with_(signal=prepared.signal[:, : model.checkpoint.grid.block_samples]))
+        except (AnyECGError, OSError) as error:
+            failed.append(f"{row.file}: {error}")
+            continue
+        yield row.split, Example(prepared, row.labels, row.patient)
+
+
+def make_head(
+    model: Model,
+    wanted: LabelTable,
+    sets: TokenisedSets,
+    settings: HeadSettings,
+    progress: Callable[[str], None] = print,
+) -> tuple[dict[str, Any], bytes]:
+    """Fit, calibrate and export a head; return its config and its ONNX graph.
+
+    What is calibrated, measured and written is the head rounded to float16.
+    """
+    _, encoder = load_networks(model.checkpoint.folder)
+    encoder.requires_grad_(False)
+    fitted = fit_head(encoder, sets.views, sets.validation, settings, known_macro_auroc, progress)
+    round_to_half(fitted.head)
+    logits = predict_logits(encoder, fitted.head, sets.validation)
+    calibration = calibrate(logits, sets.validation.labels, settings.exclusive)
+    config: dict[str, Any] = {
+        "kind": KIND,
+        "exclusive": settings.exclusive,
+        "mode": settings.mode,
+        "first_layer": fitted.head.first_layer,
+        "temperature": calibration.temperature,
+        "shifts": calibration.shifts.tolist(),
+        "parent_sha256": model.checkpoint.sha256,
+        "anyecg_version": __version__,
+        "settings": vars(settings),
+        "validation_history": [round(score, 4) for score in fitted.history],
+    }
+    if max(sets.views[0].valid.any(axis=-1).sum(axis=-1).max(), 1) <= FEW_LEADS:
+        config["most_leads"] = FEW_LEADS
+    probabilities = calibrated(logits, config)
+    thresholds = best_thresholds(probabilities, sets.validation.labels)
+    config["labels"] = [_label(name, float(t)) for name, t in zip(wanted.names, thresholds, strict=True)]
+    measured = {"val": (sets.validation, probabilities)}
+    if sets.test is not None:
+        measured["test"] = (sets.test, calibrated(predict_logits(encoder, fitted.head, sets.test), config))
+    config["n_train"] = {"records": len(sets.views[0].labels), "patients": len(set(sets.views[0].patients))}
+    config["measured"] = {
+        split: measure(examples, found, config["labels"], settings.exclusive)
+        for split, (examples, found) in measured.items()
+    }
+    for split, numbers in config["measured"].items():
+        progress(f"{split}: macro AUROC {numbers['macro_auroc']:.3f}, {numbers['records']} records")
+    return config, export_head(fitted.head, encoder.config)
+
+
+def known_macro_auroc(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Mean AUROC of the labels that have both kinds of records; labels NaN = not known."""
+    each = [_known_auroc(labels[:, k], scores[:, k]) for k in range(labels.shape[1])]
+    return float(np.nanmean(each)) if np.isfinite(each).any() else 0.5
+
+
+def _known_auroc(labels: np.ndarray, scores: np.ndarray) -> float:
+    known = np.isfinite(labels)
+    return auroc(labels[known] == 1, scores[known])
+
+
+def measure(examples: Examples, found: np.ndarray, labels: list[dict[str, Any]], exclusive: bool) -> dict[str, Any]:
+    """Return AUROC, average precision, F1 at the threshold, calibration error and prevalence of every label."""
+    decided = found.argmax(axis=1)[:, None] == np.arange(found.shape[1])
+    if not exclusive:
+        decided = found >= np.array([label["threshold"] for label in labels])
+    each = []
+    for k, label in enumerate(labels):
+        known = np.isfinite(examples.labels[:, k])
+        truth, score = examples.labels[known, k] == 1, found[known, k]
+        each.append(
+            {
+                "code": label["code"],
+                "n": int(known.sum()),
+                "prevalence": _rounded(truth.mean() if len(truth) else np.nan),
+                "auroc": _rounded(auroc(truth, score)),
+                "average_precision": _rounded(average_precision(truth, score)),
+                "f1": _rounded(f1_score(truth, decided[known, k])),
+                "calibration_error": _rounded(calibration_error(truth, score) if len(truth) else np.nan),
+            }
+        )
+    return {
+        "records": len(examples.labels),
+        "patients": len(set(examples.patients)),
+        "macro_auroc": _rounded(known_macro_auroc(examples.labels, found)),
+        "labels": each,
+    }
+
+
+def _rounded(value: float) -> float | None:
+    return None if not np.isfinite(value) else round(float(value), 4)
+
+
+def _label(name: str, threshold: float) -> dict[str, Any]:
+    """Describe a label: a name that `anyecg.codes` knows brings its SNOMED CT code."""
+    known = {name} & set(table()) or codes_of(name)
+    if len(known) == 1:
+        code = table()[known.pop()]
+        return {
+            "code": code.code,
+            "snomed": code.snomed,
+            "name": code.name,
+            "kind": code.kind,
+            "threshold": round(threshold, 4),
+        }
+    return {"code": name, "snomed": None, "name": name, "kind": "diagnosis", "threshold": round(threshold, 4)}
+
+
+def with_head(model: Model, output: Path, name: str, config: dict[str, Any], graph: bytes) -> Path:
+    """Write a head into ``output``: a copy of the model's checkpoint, made beside its place and moved there whole."""
+    if not output.exists():
+        partial = output.with_name(output.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(model.checkpoint.folder, partial)
+        partial.rename(output)
+    return write_head(output, name, config, graph)
