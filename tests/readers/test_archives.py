@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from anyecg.errors import ReadError
-from anyecg.readers import archives, find_files, read
+from anyecg.readers import archive_members, find_files, read, unpacking
 from anyecg.record import Record
 from anyecg.writers import write
 
@@ -164,7 +164,7 @@ def test_links_are_not_followed(tmp_path):
 
 
 def test_bombs(tmp_path, monkeypatch):
-    monkeypatch.setattr(archives, "FREE_BYTES", 1_000_000)
+    monkeypatch.setattr(unpacking, "FREE_BYTES", 1_000_000)
     zeros = bytes(6_000_000)
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(zeros))
     (tmp_path / "a.csv.bz2").write_bytes(bz2.compress(zeros))
@@ -182,18 +182,18 @@ def test_bombs(tmp_path, monkeypatch):
 
 
 def test_too_many_members(tmp_path, monkeypatch):
-    monkeypatch.setattr(archives, "MAX_MEMBERS", 20)
+    monkeypatch.setattr(archive_members, "MAX_MEMBERS", 20)
     files = {f"{i}.csv": b"1\n2\n" for i in range(21)}
     for path in (zipped(tmp_path / "a.zip", files), tarred(tmp_path / "a.tar.gz", files)):
         with pytest.raises(ReadError, match="more than 20 members"):
             read(path)
-    monkeypatch.setattr(archives, "MAX_DIRECTORY_BYTES", 500)
+    monkeypatch.setattr(archive_members, "MAX_DIRECTORY_BYTES", 500)
     with pytest.raises(ReadError, match="more than 20 members"):
         read(tmp_path / "a.zip")
 
 
 def test_a_tar_with_an_endless_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(archives, "MAX_NAME_BYTES", 1000)
+    monkeypatch.setattr(archive_members, "MAX_NAME_BYTES", 1000)
     path = tarred(tmp_path / "a.tar", {"x" * 5000 + ".csv": b"1\n2\n"})
     with pytest.raises(ReadError, match=r"a name of 5\d\d\d bytes"):
         read(path)

@@ -12,6 +12,7 @@ from anyecg.errors import ReadError
 from anyecg.leads import LIMB_LEADS, STANDARD_LEADS
 from anyecg.readers import find_files, read
 from anyecg.readers.audit import audit
+from anyecg.readers.audits.levels import levels_of
 from anyecg.readers.audits.limbs import inverted_lead_one, limb_contradictions
 from anyecg.readers.audits.missing import without_marks
 from anyecg.record import Record
@@ -342,3 +343,39 @@ def test_a_rate_that_no_ecg_has_is_refused():
     """The fuzzer's find: at 1e308 Hz, twenty seconds are more samples than there are numbers."""
     with pytest.raises(ReadError, match=r"a rate of 1e\+308 Hz, expected at most 1e\+12"):
         audit("file", Record(np.zeros((1, 100)), 1e308, ("I",)))
+
+
+# --- the one pass over all samples --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_samples", [1, 49, 50_001])
+def test_levels_are_those_of_every_sample(n_samples: int) -> None:
+    """Also where the pass goes in several stretches, and where samples are missing."""
+    rng = np.random.default_rng(n_samples)
+    signal = rng.normal(size=(12, n_samples)).astype(np.float32)
+    signal[3, rng.integers(n_samples, size=n_samples // 3)] = np.nan
+    signal[5] = np.nan
+    levels = levels_of(Record(signal, FS, STANDARD_LEADS))
+    assert np.array_equal(levels.low, np.fmin.reduce(signal, axis=1), equal_nan=True)
+    assert np.array_equal(levels.high, np.fmax.reduce(signal, axis=1), equal_nan=True)
+    assert np.array_equal(levels.whole, ~np.isnan(signal).any(axis=1))
+    assert np.array_equal(levels.thin, signal[:, ::50], equal_nan=True)
+
+
+def test_one_odd_sample_in_an_hour_is_found() -> None:
+    """Decimated stretches decide most questions, but no mark and no infinity is missed between them."""
+    signal = np.tile(twelve_leads(60), (1, 60)).astype(np.float32)
+    signal[1, 777_777], signal[4, 1_234_567], signal[9, 55_555] = -163.84, np.inf, -np.inf
+    found = audit("x", record(signal))
+    assert np.argwhere(np.isnan(found.signal)).tolist() == [[1, 777_777], [4, 1_234_567], [9, 55_555]]
+    assert any("2 infinite samples" in line for line in found.warnings)
+    assert any("1 samples of -163.84 mV" in line for line in found.warnings)
+
+
+def test_faults_late_in_a_long_record() -> None:
+    signal = np.tile(twelve_leads(60), (1, 30)).astype(np.float32)
+    signal[8] = signal[7]
+    signal[2, 800_000:801_000] = 0.25
+    text = said(signal)
+    assert "leads stand still: III 2.0 s" in text
+    assert "leads are identical: V3 = V2" in text

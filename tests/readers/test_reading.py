@@ -1,8 +1,10 @@
 """read() itself: arguments, hints, and that nothing but ReadError comes out of it."""
 
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -244,3 +246,52 @@ def test_nothing_is_printed(capfd, tmp_path, make_wfdb, make_edf, dicom_file):
     for path in write_samples(tmp_path, make_wfdb, make_edf, dicom_file):
         read(path, **({"fs": 250, "unit": "mV"} if path.suffix == ".npy" else {}))
     assert capfd.readouterr() == ("", "")
+
+
+def refuse_to_list(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Make folders of a name unlistable, also for root, whom no file mode keeps out."""
+    scandir = os.scandir
+
+    def scan(folder: str | Path | int = ".") -> Iterator[os.DirEntry[str]]:
+        if not isinstance(folder, int) and Path(folder).name == name:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)  # type: ignore[return-value,arg-type]
+
+    monkeypatch.setattr(os, "scandir", scan)
+
+
+@pytest.mark.parametrize("pattern", ["", "/**/*.csv"])
+def test_a_folder_that_cannot_be_listed_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    """Neither searching a folder nor a glob: it is returned among the files, and reading it says why."""
+    for name in ("ward", "closed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.csv").write_text("I [mV]\n1\n2\n")
+    refuse_to_list(monkeypatch, "closed")
+    found = find_files([f"{tmp_path}{pattern}"])
+    assert tmp_path / "closed" in found
+    assert tmp_path / "ward" / "a.csv" in found
+    with pytest.raises(ReadError, match=r"closed: a folder that cannot be listed \(Permission denied\)"):
+        read(tmp_path / "closed")
+
+
+def test_a_batch_counts_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from anyecg.cli import app
+
+    for name in ("ward", "closed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.csv").write_text("time_s,I [mV]\n" + "".join(f"{i / 250},{i % 7}\n" for i in range(500)))
+    refuse_to_list(monkeypatch, "closed")
+    done = CliRunner().invoke(app, ["info", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "closed: a folder that cannot be listed (Permission denied)" in done.stderr
+    assert "1 of 2 failed" in done.stderr
+
+
+def test_every_suffix_of_a_format_is_looked_for(tmp_path: Path) -> None:
+    for name in ("a.aecg", "b.XML", "c.scp", "README.txt"):
+        (tmp_path / name).write_text("<x/>")
+    assert [path.name for path in find_files([tmp_path])] == ["a.aecg", "b.XML", "c.scp"]

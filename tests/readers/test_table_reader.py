@@ -7,7 +7,7 @@ import pytest
 
 from anyecg.errors import ReadError
 from anyecg.leads import STANDARD_LEADS
-from anyecg.readers import read
+from anyecg.readers import read, tables
 
 WAVE = np.round(np.sin(np.arange(400) / 20), 4)
 
@@ -315,3 +315,58 @@ def test_text_export(formats_folder):
         assert np.median(np.abs(off)) < 0.006  # the names are those of the columns: Einthoven and Goldberger hold
     with pytest.raises(ReadError, match="no sampling rate"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("body", "delimiter", "comma"),
+    [
+        ("1,2.5,-3e-2\n4,nan,6\n", ",", False),
+        ("1,,3\n,5,-\n--,NA,n/a\nnull,None,NaN\n", ",", False),
+        ("1,5;2,5\n-0,25;;\n"[:-2] + "\n", ";", True),
+        ('"1.5","2"\n"","4"\n', ",", False),
+        ('"1,5","2,5"\n"3,0","4"\n', ",", True),
+        ("1\t2\r\n3\t4\r\n", "\t", False),
+        (" 1 , 2 \n 3 , 4 \n\n5,6", ",", False),
+        ("1.\n.5\n-inf\n", ";", False),
+        ("123456789.123456789,1e-320\n0.1,1e308\n", ",", False),
+    ],
+)
+def test_both_parsers_agree(body: str, delimiter: str, comma: bool) -> None:
+    """The fast one is used where it can; the slow one decides what is allowed."""
+    layout = tables._Layout(delimiter, comma, body.split("\n")[0].count(delimiter) + 1)
+    if comma and delimiter == ",":
+        layout = tables._Layout(delimiter, comma, 2)
+    fast, slow = tables._fast_numbers(body, layout), tables._numbers("x", body, layout, 0)
+    assert fast is not None
+    assert len(fast) == len(slow)
+    for one, other in zip(fast, slow, strict=True):
+        assert np.array_equal(one, other, equal_nan=True)
+
+
+@pytest.mark.parametrize("cell", ["'1.5'", "nA"])
+def test_what_the_fast_parser_does_not_know_is_read_all_the_same(tmp_path: Path, cell: str) -> None:
+    body = f"2.5,1\n{cell},2\n"
+    assert tables._fast_numbers(body, tables._Layout(",", False, 2)) is None
+    (tmp_path / "a.csv").write_text(f"I [mV],II [mV]\n{body}")
+    first = read(tmp_path / "a.csv", fs=250).signal[0]
+    assert first.tolist()[:1] == [2.5]
+    assert first[1] == 1.5 or (cell == "nA" and np.isnan(first[1]))
+
+
+@pytest.mark.parametrize("cell", ["#N/A", "0x10", "1_000", "1.5 mV", "1;2"])
+def test_what_is_no_number_is_refused_by_both(tmp_path: Path, cell: str) -> None:
+    (tmp_path / "a.csv").write_text(f"I [mV],II [mV]\n1,1\n2,{cell}\n")
+    with pytest.raises(ReadError, match="line 3 does not fit"):
+        read(tmp_path / "a.csv", fs=250)
+
+
+@pytest.mark.parametrize("n_gap", [0, 30_000])
+def test_a_long_text_is_not_cut_into_lines(tmp_path: Path, n_gap: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers that begin beyond the head, after a long gap, or with a comment in between, are all found."""
+    rows = ["nan,nan"] * n_gap + [f"{i},{-i}" for i in range(20_000)]
+    rows[-5:-5] = ["# a remark, 5"]
+    (tmp_path / "a.csv").write_text("I [uV],II [uV]\n" + "\n".join(rows))
+    record = read(tmp_path / "a.csv", fs=250)
+    assert record.n_samples == n_gap + 20_000
+    assert np.isnan(record.signal[0, :n_gap]).all()
+    assert np.array_equal(record.signal[1, n_gap:], (-1e-3 * np.arange(20_000)).astype(np.float32))

@@ -159,3 +159,54 @@ def test_what_is_not_clear_is_refused(tmp_path):
     path.write_text('<!DOCTYPE a [<!ENTITY b "c">]><CardiologyXML>&b;</CardiologyXML>')
     with pytest.raises(ReadError, match="declares entities"):
         read(path)
+
+
+def full_disclosure(folder: Path, counts: np.ndarray, run: int, *, leads: str, end: str = "") -> Path:
+    """Return an exercise test whose leads come in turn, so many samples of each."""
+    n_leads, n = counts.shape
+    samples = counts.reshape(n_leads, n // run, run).transpose(1, 0, 2).ravel()
+    path = folder / "exercise.xml"
+    path.write_text(
+        '<?xml version="1.0" encoding="ISO-8859-1"?><CardiologyXML><ObservationDateTime><Hour>9</Hour>'
+        "<Minute>5</Minute><Second>7</Second><Day>3</Day><Month>11</Month><Year>2015</Year></ObservationDateTime>"
+        '<PatientInfo><Age units="years">61</Age><Gender>MALE</Gender></PatientInfo><FullDisclosure>'
+        f"<StartTime><Minute>0</Minute><Second>2</Second></StartTime><NumberOfChannels>{n_leads}"
+        '</NumberOfChannels><SampleRate units="Hz">500</SampleRate><Resolution units="uVperLsb">5</Resolution>'
+        f"<LeadOrder>{leads}</LeadOrder><FullDisclosureData>{numbers(samples)},{end}</FullDisclosureData>"
+        "</FullDisclosure></CardiologyXML>"
+    )
+    return path
+
+
+def waves(n: int) -> np.ndarray:
+    """Return three leads of another height and offset each."""
+    t = np.arange(n) / 500
+    beat = np.exp(-(((t % 0.7 - 0.3) / 0.02) ** 2))
+    noise = np.random.default_rng(0).normal(0, 3, (3, n))
+    return np.round(np.array([200 * beat + 30, 90 * beat - 10, -120 * beat]) + 10 * np.sin(t) + noise).astype(int)
+
+
+@pytest.mark.parametrize(("run", "said"), [(1, "one of each"), (500, "500 (one second) of each")])
+def test_cardiosoft_full_disclosure(tmp_path, run, said):
+    counts = waves(5000)
+    record = read(full_disclosure(tmp_path, counts, run, leads="I, V2, V5"))
+    assert (record.format, record.fs, record.leads, record.gain_known) == ("cardiosoft", 500, ("I", "V2", "V5"), True)
+    np.testing.assert_allclose(record.signal, counts * 5e-3, rtol=1e-6)
+    assert (record.age, record.sex, record.start_time) == (61, "male", datetime(2015, 11, 3, 9, 5, 7))
+    assert any(said in warning for warning in record.warnings)
+    ragged = read(full_disclosure(tmp_path, counts, run, leads="I,V2,V5", end="7,8,"))
+    np.testing.assert_array_equal(ragged.signal, record.signal)
+    assert any("the last 2 numbers" in warning for warning in ragged.warnings)
+
+
+def test_a_full_disclosure_that_is_not_clear(tmp_path):
+    noise = np.random.default_rng(0).integers(-300, 300, (3, 5000))
+    with pytest.raises(ReadError, match="whose order is not clear"):
+        read(full_disclosure(tmp_path, noise, 1, leads="I,V2,V5"))
+    with pytest.raises(ReadError, match=r"2 names for 3\.0 leads"):
+        read(full_disclosure(tmp_path, waves(1000), 1, leads="I,V2"))
+    path = full_disclosure(tmp_path, waves(1000), 1, leads="I,V2,V5")
+    path.write_text(path.read_text().replace(">500<", "><"))
+    with pytest.raises(ReadError, match="sampling rate of None"):
+        read(path)
+    assert read(full_disclosure(tmp_path, waves(1000)[:1], 1, leads="V5")).n_samples == 1000

@@ -9,7 +9,7 @@ import pytest
 from anyecg.beats import find_beats
 from anyecg.quality import assess
 from anyecg.record import Annotation, Record
-from anyecg.result import Anomaly, Result
+from anyecg.result import Anomaly, Finding, Result
 from anyecg.signals import prepare
 from anyecg.tokens import Grid, Tokens, to_fragments, to_timeline
 
@@ -38,6 +38,20 @@ def synthetic_record(leads: tuple[str, ...], duration_s: float = 10.0, fs: float
     gains = {"aVR": -0.8, "V1": -0.5, "V2": 0.7, "V3": 1.2, "V4": 1.5, "III": 0.5, "aVL": 0.45}
     signal = np.stack([gains.get(name, 1.0) * lead for name in leads])
     return Record(signal, fs, leads, **{"id": "synthetic", **fields})
+
+
+def fake_findings(end_s: float, leads: tuple[str, ...]) -> tuple[Finding, ...]:
+    """Return a label that is present, one that is not, and an episode."""
+    told = {"leads": leads, "source": "diagnosis"}
+    return (
+        Finding(0.0, end_s, "rhythm", "SR", None, 0.93, "426783006", "sinus rhythm", 0.5, True, **told),
+        Finding(
+            0.0, end_s, "diagnosis", "RBBB", None, 0.02, "59118001", "right bundle branch block", 0.4, False, **told
+        ),
+        Finding(
+            2.0, 4.0, "rhythm", "AFIB", None, 0.81, "164889003", "atrial fibrillation", 0.5, True, source="rr_rhythm"
+        ),
+    )
 
 
 def fake_result(record: Record, n_levels: int = 4, codebook_size: int = 1024, seed: int = 0) -> Result:
@@ -74,7 +88,7 @@ def fake_result(record: Record, n_levels: int = 4, codebook_size: int = 1024, se
         anomaly=Anomaly(3.21, 87.0, segments) if quality.usable else None,
         model={"name": "nano", "version": "0", "sha256": "0123456789abcdef" * 4, "trained_on": ["set one", "set two"]},
         anyecg_version="0.0",
-        findings=(Annotation(0.0, last, "diagnosis", "426783006", None, 0.93),),
+        findings=fake_findings(prepared.duration_s, record.leads),
         warnings=("a warning in plain words",),
     )
 

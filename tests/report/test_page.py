@@ -7,10 +7,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from anyecg.record import Annotation
-from anyecg.report import page, strips
+from anyecg.report import page, strips, summary
 from anyecg.report.ink import code_colour, heat_colour, path_data
-from anyecg.result import DISCLAIMER, Rhythm
+from anyecg.result import DISCLAIMER, Finding, Rhythm
 
 VOID = {"meta", "link", "br"}
 
@@ -128,13 +127,30 @@ def test_texts_from_files_are_escaped(make):
     result = replace(
         result,
         warnings=(evil,),
-        findings=(Annotation(0, 1, evil, evil, evil, 0.5),),
+        findings=(
+            Finding(0, 1, evil, evil, evil, 0.5, evil, evil, 0.4, True, (evil,), evil),
+            Finding(0, 1e9, evil, evil, evil, 0.3, evil, evil, 0.4, False, (evil,), evil),
+            Finding(0, 1e9, evil, evil, None, 0.5, evil, evil, 0.4, True, (evil,), evil),
+        ),
         model={"name": evil, "sha256": evil, "trained_on": evil},
         anyecg_version=evil,
     )
     html = page.render(result)
     assert "<script" not in html and "<i>" not in html.replace('<i style="width', "")
     assert Reader(html).text.count("<script>alert") >= 8  # as words
+
+
+def test_findings_say_what_is_there_what_is_not_and_when(make):
+    result = make(("I", "II", "V1"))
+    text = Reader(page.render(result)).text
+    assert "sinus rhythm" in text and "426783006" in text and "0.93 (threshold 0.50)" in text
+    assert "Looked for and not found: right bundle branch block 0.02" in text
+    assert "atrial fibrillation" in text and "2.0 s" in text
+    assert "sinus rhythm 0.93" in summary(result) and "right bundle" not in summary(result)
+    nothing = tuple(replace(f, present=None, score=None) for f in result.findings[:2])
+    unclear = replace(result, findings=nothing)
+    assert "Not assessable" in Reader(page.render(unclear)).text and "not assessable" in summary(unclear)
+    assert "Findings" not in Reader(page.render(replace(result, findings=()))).text
 
 
 def test_restored_and_derived_leads_are_marked(twelve):

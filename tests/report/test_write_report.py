@@ -76,7 +76,7 @@ def test_summary_says_what_matters(twelve):
         "87 %",
         "usable",
         "nano",
-        "426783006",
+        "sinus rhythm",
         DISCLAIMER,
     ):
         assert part in words

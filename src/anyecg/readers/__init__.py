@@ -18,6 +18,7 @@ from anyecg.readers import (
     ishne,
     json_files,
     kardia,
+    kardia_pdf,
     matlab,
     parquet,
     scp,
@@ -35,7 +36,7 @@ from anyecg.record import Record
 READERS: list[ModuleType] = [
     *(wfdb_files, dicom, edf, scp, ishne, xml_exports),
     # arrays before archives: NPZ is a zip
-    *(arrays, archives, hdf5, matlab, parquet, kardia, fhir, apple),
+    *(arrays, archives, hdf5, matlab, parquet, kardia, kardia_pdf, fhir, apple),
     # what is known by little comes after what is known by a mark: any text, any JSON
     *(tables, vendor, json_files),
 ]

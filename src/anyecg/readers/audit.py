@@ -5,21 +5,16 @@ import numpy as np
 from anyecg.errors import ReadError
 from anyecg.leads import unique_names
 from anyecg.readers.audits.gain import implausible_gain
+from anyecg.readers.audits.levels import levels_of
 from anyecg.readers.audits.limbs import identical_leads, inverted_lead_one, limb_contradictions
 from anyecg.readers.audits.missing import clipped_leads, gaps, standstills, without_marks
 from anyecg.readers.audits.rate import wrong_rate
 from anyecg.record import Record
 
-QUESTIONS = (
-    standstills,
-    gaps,
-    clipped_leads,
-    identical_leads,
-    limb_contradictions,
-    inverted_lead_one,
-    wrong_rate,
-)
-"""Each is given the record after infinities, marks and, if asked for, the unit were put right."""
+ABOUT_LEVELS = (standstills, gaps, clipped_leads, identical_leads)
+ABOUT_THE_HEART = (limb_contradictions, inverted_lead_one, wrong_rate)
+"""Questions, each given the record after infinities, marks and, if asked for, the unit were put right; the first ones
+also its levels."""
 
 
 def rows_with_names(where: str, raw_names: list[str], warnings: list[str]) -> tuple[str, ...]:
@@ -58,16 +53,21 @@ def audit(where: str, record: Record, *, fix_units: bool = False) -> Record:
     if record.fs > HIGHEST_RATE_HZ:
         raise ReadError(f"{where}: a rate of {record.fs:g} Hz, expected at most {HIGHEST_RATE_HZ:g}. Check the file.")
     found: list[str] = []
-    # Row by row: of a day-long record a mask of all samples would take half a gigabyte.
-    n_infinite = [int(np.isinf(row).sum()) for row in record.signal]
-    if any(n_infinite):
-        record = record.with_(signal=np.where(np.isinf(record.signal), np.float32(np.nan), record.signal))
-        found.append(f"{sum(n_infinite)} infinite samples were taken as not recorded")
     with np.errstate(all="ignore"):  # numbers up to 1e38, which a damaged file may hold, overflow when squared
-        record, said = without_marks(record)
+        levels = levels_of(record)
+        if np.isinf(levels.low).any() or np.isinf(levels.high).any():
+            infinite = np.isinf(record.signal)
+            record = record.with_(signal=np.where(infinite, np.float32(np.nan), record.signal))
+            levels = levels_of(record)
+            found.append(f"{np.count_nonzero(infinite)} infinite samples were taken as not recorded")
+        checked, said = without_marks(record, levels)
         found += said
-        record, said = implausible_gain(record, fix=fix_units)
+        levels = levels if checked is record else levels_of(checked)
+        record, said = implausible_gain(checked, levels, fix=fix_units)
         found += said
-        for question in QUESTIONS:
+        levels = levels if checked is record else levels_of(record)
+        for ask in ABOUT_LEVELS:
+            found += ask(record, levels)
+        for question in ABOUT_THE_HEART:
             found += question(record)
     return record.with_warning(*(message for message in found if message not in record.warnings))

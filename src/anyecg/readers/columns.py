@@ -23,6 +23,9 @@ from anyecg.record import Record
 
 MAX_COLUMNS = 4096
 
+BLOCK_VALUES = 400_000
+"""Of an array that holds all leads, so many are converted at a time."""
+
 MAX_NAME = 300
 """Characters of a name in which a unit is looked for."""
 
@@ -102,25 +105,57 @@ def read_table(
     n_samples = len(columns[0]) if places is None else int(places[-1]) + 1
     first, last = sample_range(where, n_samples, rate, start_s, end_s, warnings)
     check_size(where, len(columns) * (last - first), split_inner(path)[0].stat().st_size)
-    signal = np.full((len(columns), last - first), np.nan, dtype=np.float32)
     if places is None:
-        rows, at = slice(first, last), slice(None)
+        signal, n_off = _in_mv(columns, factors, first, last)
     else:
         begin, end = np.searchsorted(places, [first, last])
-        rows, at = slice(begin, end), places[begin:end] - first  # type: ignore[assignment]
-    n_off = 0
-    for out, column, factor in zip(signal, columns, factors, strict=True):
-        block = np.asarray(column[rows])
-        values = block.astype(np.float64)
-        if block.dtype == np.int16:
-            off = block == LOWEST_INT16
-            n_off += int(off.sum())
-            values[off] = np.nan
-        out[at] = values * factor
+        signal = np.full((len(columns), last - first), np.nan, dtype=np.float32)
+        signal[:, places[begin:end] - first], n_off = _in_mv(columns, factors, int(begin), int(end))
     if n_off:
         warnings.append(f"{n_off} samples of {LOWEST_INT16} are taken as not recorded")
     leads = rows_with_names(where, names, warnings)
     return _record(table, signal, leads, rate, first, form, path.stem if record_id is None else record_id)
+
+
+def _in_mv(columns: list[Any], factors: list[float], first: int, last: int) -> tuple[np.ndarray, int]:
+    """Return rows ``first`` to ``last`` of columns as float32 mV, (n_leads, n), and how many marks became NaN."""
+    n_off = 0
+    arrays = {id(column.array) for column in columns if isinstance(column, Row)}
+    together = len(arrays) == 1 and all(isinstance(column, Row) for column in columns)
+    if together and (signal := _as_it_is(columns, factors, first, last)) is not None:
+        return signal, 0
+    signal = np.empty((len(columns), last - first), dtype=np.float32)
+    # Stretch by stretch, so that columns that lie between each other are fetched from memory, or from a file, once.
+    n_block = max(1, BLOCK_VALUES // max(1, len(columns))) if together else last - first
+    for begin in range(first, last, max(1, n_block)):
+        end = min(begin + n_block, last)
+        blocks = Row.blocks(columns, begin, end) if together else (np.asarray(column[begin:end]) for column in columns)
+        for out, block, factor in zip(signal, blocks, factors, strict=True):
+            to = out[begin - first : end - first]
+            if factor == 1.0:
+                to[:] = block
+            else:  # in 64 bits: float32 would not hold the numbers of every file
+                np.multiply(block, factor, out=to, casting="unsafe", dtype=np.float64)
+            if block.dtype.kind == "i" and block.itemsize == 2 and len(block) and block.min() == LOWEST_INT16:
+                off = block == LOWEST_INT16
+                n_off += int(np.count_nonzero(off))
+                to[off] = np.nan
+    return signal, n_off
+
+
+def _as_it_is(rows: "list[Row]", factors: list[float], first: int, last: int) -> np.ndarray | None:
+    """Return the array of all leads if it already is what a record wants, else None: nothing is copied.
+
+    It is in memory, or it lies in an HDF5 file and is read in one go.
+    """
+    array = rows[0].array
+    if rows[0].by_column or array.dtype != np.float32 or set(factors) != {1.0}:
+        return None
+    if [row.index for row in rows] != list(range(len(array))) or len(array.shape) != 2:
+        return None
+    if not isinstance(array, np.ndarray):
+        return np.asarray(array[:, first:last])
+    return array if array.flags.carray and (first, last) == (0, len(rows[0])) else None
 
 
 def name_and_unit(text: str) -> tuple[str, str | None]:
@@ -301,6 +336,13 @@ class Row:
 
     def __init__(self, array: Any, index: int, by_column: bool) -> None:
         self.array, self.index, self.by_column = array, index, by_column
+
+    @staticmethod
+    def blocks(rows: "list[Row]", begin: int, end: int) -> list[np.ndarray]:
+        """Return a stretch of leads of one array, which is read once."""
+        array, by_column = rows[0].array, rows[0].by_column
+        whole = np.asarray(array[begin:end] if by_column else array[:, begin:end])
+        return [whole[:, row.index] if by_column else whole[row.index] for row in rows]
 
     def __len__(self) -> int:
         return int(self.array.shape[0 if self.by_column else 1])

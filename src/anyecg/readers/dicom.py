@@ -61,9 +61,10 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     import pydicom
 
     where = str(path)
-    _check_inflated(path)
-    with _Bounded(path.open("rb", buffering=0), path.stat().st_size) as file:
-        dataset = pydicom.dcmread(file)
+    content = path.read_bytes()
+    _check_inflated(path, content)
+    # From memory: of an element that claims 4 GB no more is made room for than there is.
+    dataset = pydicom.dcmread(io.BytesIO(content))
     if not dataset.get("WaveformSequence"):
         stated = str(dataset.get("Modality") or "unknown modality")
         kind = "".join(letter for letter in stated if letter.isprintable())[:40]
@@ -105,20 +106,7 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     return with_notes(record, [str(remark.get("UnformattedTextValue") or "") for remark in remarks])
 
 
-class _Bounded(io.BufferedReader):
-    """A file from which no more is asked than it holds: an element may claim 4 GB, and Python makes room first."""
-
-    def __init__(self, raw: io.RawIOBase, n_bytes: int) -> None:
-        super().__init__(raw)
-        self._n_bytes = n_bytes
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Read up to ``size`` bytes, or all that are left."""
-        left = max(self._n_bytes - self.tell(), 0)
-        return super().read(left if size is None or size < 0 else min(size, left))
-
-
-def _check_inflated(path: Path) -> None:
+def _check_inflated(path: Path, content: bytes) -> None:
     """Refuse a deflated file (PS3.5, A.5) that unpacks to more than `MAX_INFLATED_BYTES`, before it is unpacked.
 
     Raises
@@ -129,16 +117,18 @@ def _check_inflated(path: Path) -> None:
 
     from pydicom.filereader import read_dataset, read_preamble
 
-    with _Bounded(path.open("rb", buffering=0), path.stat().st_size) as file:
-        read_preamble(file, force=False)
-        meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
-        if meta.get("TransferSyntaxUID") != DEFLATED:
-            return
-        packed = file.read(MAX_INFLATED_BYTES)
+    if DEFLATED.encode() not in content:
+        return
+    file = io.BytesIO(content)
+    read_preamble(file, force=False)
+    meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+    if meta.get("TransferSyntaxUID") != DEFLATED:
+        return
+    packed = file.read(MAX_INFLATED_BYTES)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     if len(inflater.decompress(packed, MAX_INFLATED_BYTES)) >= MAX_INFLATED_BYTES or len(packed) == MAX_INFLATED_BYTES:
         raise ReadError(
-            f"{path}: a deflated file of {path.stat().st_size} bytes that unpacks to more than {MAX_INFLATED_BYTES}, "
+            f"{path}: a deflated file of {len(content)} bytes that unpacks to more than {MAX_INFLATED_BYTES}, "
             "expected less. Save it as Explicit VR Little Endian."
         )
 

@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+import numpy as np
+
 from anyecg.leads import standard_name
 from anyecg.readers.edf_notes import between
 from anyecg.readers.notes import SIGNATURE
@@ -16,6 +18,11 @@ _FIDUCIALS = {
     "5.10.3-5": "T_OFF",
 }
 """SCP-ECG codes of points in time (PS3.16 CID 3335), and ours."""
+
+
+CHANNELS, POSITIONS, GROUP, TEXT = 0x0040A0B0, 0x0040A132, 0x0040A180, 0x00700006
+"""Tags of Referenced Waveform Channels (US), Referenced Sample Positions (UL), Annotation Group Number (US) and
+Unformatted Text Value (ST)."""
 
 
 def annotations_of(dataset: Any, group: Any, leads: list[str], start_s: float, end_s: float) -> tuple[Annotation, ...]:
@@ -40,20 +47,24 @@ def annotations_of(dataset: Any, group: Any, leads: list[str], start_s: float, e
     derived = [g for g in groups if str(g.get("WaveformOriginality") or "") == "DERIVED"]
     n_median = max((int(g.NumberOfWaveformSamples) for g in derived), default=0)
     said = [a for a in dataset.get("WaveformAnnotationSequence") or [] if len(a)]
-    ours = any(_text(a).startswith(SIGNATURE) for a in said)
+    texts = [(_text(a), a) for a in said if TEXT in a]
+    ours = any(text.startswith(SIGNATURE) for text, _ in texts)
     found: list[Annotation] = []
     if not ours:  # our own remarks go into the fields of the record that they are about
-        texts = dict.fromkeys(_text(a) for a in said if _text(a) and not _positions(a))
-        found += [Annotation(start_s, end_s, "note", text) for text in texts]
-    in_group: dict[int, list[tuple[int, str, str | None]]] = {}
+        remarks = dict.fromkeys(text for text, one in texts if text and not _positions(one))
+        found += [Annotation(start_s, end_s, "note", text) for text in remarks]
+    in_group: dict[int, list[Any]] = {}
     for one in said:
-        channels = [int(value) for value in _values(one, "ReferencedWaveformChannels")]
-        code = _FIDUCIALS.get(_code(one))
-        if code and channels[::2] and set(channels[::2]) == {number}:
-            lead = leads[channels[1] - 1] if len(channels) == 2 and 0 < channels[1] <= len(leads) else None
-            points = in_group.setdefault(int(one.get("AnnotationGroupNumber") or 0), [])
-            points += [(position, code, lead) for position in _positions(one)]
-    for points in in_group.values():
+        if POSITIONS in one:
+            in_group.setdefault(next(iter(_integers(one, GROUP)), 0), []).append(one)
+    for members in in_group.values():
+        points: list[tuple[int, str, str | None]] = []
+        # Whole groups are left out by their positions alone: the rest of an element takes pydicom its time.
+        for one in members if max(max(_positions(one), default=0) for one in members) > n_median else ():
+            channels = _integers(one, CHANNELS)
+            if set(channels[::2]) == {number} and (code := _FIDUCIALS.get(_code(one))):
+                lead = leads[channels[1] - 1] if len(channels) == 2 and 0 < channels[1] <= len(leads) else None
+                points += [(position, code, lead) for position in _positions(one)]
         if points and max(position for position, _, _ in points) > n_median:
             for position, code, lead in points:
                 at_s = (position - 1) / rate  # "the position of the first sample is 1" (0040,A132)
@@ -66,19 +77,27 @@ def _text(annotation: Any) -> str:
     return " ".join(str(annotation.get("UnformattedTextValue") or "").split())
 
 
-def _values(annotation: Any, keyword: str) -> list[Any]:
-    value = annotation.get(keyword)
+def _integers(annotation: Any, tag: int) -> list[int]:
+    """Return the values of an element of binary integers, unpacked here where pydicom has not done so yet."""
+    if tag not in annotation:
+        return []
+    element = annotation.get_item(tag)
+    value = element.value
     if value is None:
         return []
-    return list(value) if hasattr(value, "__iter__") and not isinstance(value, str) else [value]
+    if isinstance(value, bytes):
+        dtype = np.dtype("u4" if tag == POSITIONS else "u2").newbyteorder("<" if element.is_little_endian else ">")
+        return np.frombuffer(value, dtype, len(value) // dtype.itemsize).tolist()
+    return [int(one) for one in value] if hasattr(value, "__iter__") else [int(value)]
 
 
 def _positions(annotation: Any) -> list[int]:
-    return [int(value) for value in _values(annotation, "ReferencedSamplePositions")]
+    return _integers(annotation, POSITIONS)
 
 
 def _code(annotation: Any) -> str:
     concept = annotation.get("ConceptNameCodeSequence")
     value = str(concept[0].get("CodeValue") or "") if concept else ""
-    scheme = str(concept[0].get("CodingSchemeDesignator") or "") if concept else ""
-    return value if re.fullmatch(r"SCPECG|SCP-ECG", scheme) else ""
+    if value not in _FIDUCIALS:
+        return ""
+    return value if re.fullmatch(r"SCPECG|SCP-ECG", str(concept[0].get("CodingSchemeDesignator") or "")) else ""

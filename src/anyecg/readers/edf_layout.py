@@ -58,7 +58,11 @@ class Channel:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the header says. ``annotations`` are the byte ranges of the annotation signals in a data record."""
+    """What the header says.
+
+    ``annotations`` are the byte ranges of the annotation signals in a data record, ``annotation_signals`` their places
+    among all ``n_signals``.
+    """
 
     path: Path
     n_header: int
@@ -72,6 +76,8 @@ class Layout:
     birth_date: date | None
     channels: tuple[Channel, ...]
     annotations: tuple[tuple[int, int], ...]
+    n_signals: int
+    annotation_signals: frozenset[int]
 
 
 def parse_layout(path: Path) -> Layout:
@@ -92,13 +98,14 @@ def parse_layout(path: Path) -> Layout:
             columns[name] = [text.decode("latin-1").strip() for text in texts]
     sample_bytes = 3 if fixed.startswith(b"\xff") else 2
     duration_s = _number(path, fixed[244:252].decode("latin-1"))
-    channels, annotations, at = [], [], 0
+    channels, annotations, annotation_signals, at = [], [], set(), 0
     for i in range(n_signals):
         n_samples = int(columns["n_samples"][i])
         if n_samples < 0:
             raise ReadError(f"{path}: {n_samples} samples per data record, expected 0 or more. The header is damaged.")
         if re.fullmatch(r"[EB]DF Annotations", columns["label"][i]):
             annotations.append((at, at + n_samples * sample_bytes))
+            annotation_signals.add(i)
         elif n_samples > 0:
             if duration_s <= 0:
                 raise ReadError(f"{path}: data records of {duration_s} s, expected a duration. The header is damaged.")
@@ -129,6 +136,8 @@ def parse_layout(path: Path) -> Layout:
         birth_date=_date(patient[2]) if len(patient) > 2 else None,
         channels=tuple(channels),
         annotations=tuple(annotations),
+        n_signals=n_signals,
+        annotation_signals=frozenset(annotation_signals),
     )
 
 
@@ -215,7 +224,7 @@ def annotations_of(layout: Layout, records: np.ndarray) -> list[Annotation]:
     for begin, end in layout.annotations:
         for block in records[:, begin:end]:
             for tal in block.tobytes().split(b"\x00"):
-                match = _ONSET.match(tal)
+                match = _ONSET.match(tal) if tal else None  # most of a block is filled up with zeros
                 if match is None:
                     continue
                 onset_s, length_s = float(match[1]), float(match[2] or 0.0)

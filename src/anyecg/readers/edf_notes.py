@@ -4,8 +4,6 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from anyecg.record import Annotation
 
 EQUIPMENT = "AnyECG"
@@ -70,8 +68,3 @@ def between(annotations: list[Annotation], start_s: float, end_s: float) -> tupl
             first, last = max(a.start_s, start_s) - start_s, min(a.end_s, end_s) - start_s
             kept.append(Annotation(first, max(first, last), a.kind, a.code, a.lead, a.score))
     return tuple(kept)
-
-
-def without_gaps(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return values with NaN where a file of ours has the count for "not recorded"."""
-    return np.where(counts == MISSING_COUNT, np.nan, values)

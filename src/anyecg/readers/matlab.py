@@ -1,11 +1,10 @@
-"""MATLAB files of versions 4 to 7 (Level 4 and Level 5 MAT-Files), read by scipy. Version 7.3 is `anyecg.readers.hdf5`.
+"""MATLAB files of versions 4 to 7: Level 4 by scipy, Level 5 by `anyecg.readers.mat5`; 7.3 is `anyecg.readers.hdf5`.
 
 A matrix ``val`` as PhysioNet writes it is whole numbers without rate and unit: these stand in the .hea beside it, and
 where that is, the WFDB reader reads both. Structs are opened (``ECG.data``, CPSC 2018).
 """
 
 import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,14 @@ import numpy as np
 
 from anyecg.errors import ReadError
 from anyecg.readers.columns import read_table
+from anyecg.readers.mat5 import MAX_BYTES, read_level5
 from anyecg.readers.named import table_of
 from anyecg.record import Record
 
 NAME = "mat"
 
-MAX_BYTES = 2_000_000_000
-"""Read as a whole; also what a compressed file may come to."""
-
-LARGEST_RATIO = 50
-FREE_BYTES = 16_000_000
-"""So many unpacked bytes are free; beyond them a byte may unpack to no more than `LARGEST_RATIO`."""
-
 _LEVEL4_BYTES = {0: 8, 1: 4, 2: 4, 3: 2, 4: 2, 5: 1}
 """Bytes of a value by the second last digit of a Level 4 matrix's type."""
-
-_COMPRESSED = 15
-"""Data type miCOMPRESSED (MAT-File Format, table 1-1)."""
-
-_HEADER_BYTES = 128
 
 
 def sniff(head: bytes, path: Path) -> bool:
@@ -63,19 +51,14 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     ReadError
         See `anyecg.readers.read`.
     """
-    from scipy.io import loadmat
-
-    where = str(path)
-    _check(path)
-    try:
-        variables = loadmat(path, mat_dtype=False, verify_compressed_data_integrity=True)
-    except (ValueError, TypeError, KeyError, OSError, zlib.error, NotImplementedError) as error:
-        text = " ".join(str(error).split())[:200]
-        raise ReadError(f"{where}: not a whole MAT file ({text}), expected matrices. Save it again.") from error
+    where, size = str(path), path.stat().st_size
+    if size > MAX_BYTES:
+        raise ReadError(f"{path}: {size} bytes, expected at most {MAX_BYTES}. Save it in parts.")
+    with path.open("rb") as file:
+        head = file.read(20)
     values: dict[str, Any] = {}
-    for name, value in variables.items():
-        if not name.startswith("__"):
-            values |= _opened(name, value)
+    for name, value in (read_level5(path) if head.startswith(b"MATLAB 5.0") else _level4(path, head, size)).items():
+        values |= _opened(name, value)
     table = table_of(where, values)
     if fs is None and "fs_hz" not in table.meta and not table.times:
         raise ReadError(
@@ -85,21 +68,37 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     return read_table(path, table, NAME, start_s, end_s, fs, unit)
 
 
-def _opened(name: str, value: Any, depth: int = 0) -> dict[str, Any]:
-    """Return a variable, or the fields of a struct; cells of texts become lists."""
-    if not isinstance(value, np.ndarray):
-        return {name: value}
-    if value.dtype.names and value.size == 1 and depth < 8:
+def _opened(name: str, value: Any) -> dict[str, Any]:
+    """Return a variable, or the fields of a struct, also of structs in it; cells of texts become lists."""
+    if isinstance(value, dict):
         fields: dict[str, Any] = {}
-        for field in value.dtype.names:
-            fields |= _opened(field, value.ravel()[0][field], depth + 1)
+        for field, part in value.items():
+            fields |= _opened(field, part)
         return fields
-    if value.dtype == object:
-        cells = [item for item in value.ravel().tolist() if isinstance(item, np.ndarray) and item.dtype.kind == "U"]
-        return {name: ["".join(cell.ravel().tolist()) for cell in cells]} if len(cells) == value.size else {}
-    if value.dtype.kind == "U":
-        return {name: [text.strip() for text in value.ravel().tolist()]}
-    return {name: value}
+    if isinstance(value, list):
+        texts = ["".join(part) if isinstance(part, list) else part for part in value]
+        return {name: texts} if all(isinstance(text, str) for text in texts) else {}
+    return {} if value is None else {name: value}
+
+
+def _level4(path: Path, head: bytes, size: int) -> dict[str, Any]:
+    """Return the variables of a Level 4 file: numbers, and texts as lists of their rows.
+
+    Raises
+    ------
+    ReadError
+        The file is damaged.
+    """
+    from scipy.io import loadmat
+
+    _check_level4(path, head, size)
+    try:
+        variables = loadmat(path, mat_dtype=False)
+    except (ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise ReadError(f"{path}: not a whole MAT file ({text}), expected matrices. Save it again.") from error
+    found = {name: value for name, value in variables.items() if isinstance(value, np.ndarray)}
+    return {name: value.ravel().tolist() if value.dtype.kind == "U" else value for name, value in found.items()}
 
 
 def _check_level4(path: Path, head: bytes, size: int) -> None:
@@ -124,43 +123,3 @@ def _check_level4(path: Path, head: bytes, size: int) -> None:
                     "hold. The file is cut short; copy it again."
                 )
             file.seek(at)
-
-
-def _check(path: Path) -> None:
-    """Refuse a file that unpacks to far more than it is.
-
-    Raises
-    ------
-    ReadError
-    """
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise ReadError(f"{path}: {size} bytes, expected at most {MAX_BYTES}. Save it in parts.")
-    with path.open("rb") as file:
-        head = file.read(_HEADER_BYTES)
-        if not head.startswith(b"MATLAB 5.0"):
-            _check_level4(path, head, size)  # not compressed
-            return
-        order = "<" if head[126:128] == b"IM" else ">"
-        n_unpacked = 0
-        while len(tag := file.read(8)) == 8:
-            kind, n_bytes = struct.unpack(f"{order}2I", tag)
-            if kind != _COMPRESSED:
-                file.seek(n_bytes, 1)
-                continue
-            unpacker, left = zlib.decompressobj(), n_bytes
-            while left > 0 and (piece := file.read(min(left, 65536))):
-                left -= len(piece)
-                while piece:
-                    try:
-                        n_unpacked += len(unpacker.decompress(piece, 1 << 20))
-                    except zlib.error as error:
-                        raise ReadError(
-                            f"{path}: not a whole MAT file ({error}), expected matrices. Save it again."
-                        ) from error
-                    piece = unpacker.unconsumed_tail
-                    if n_unpacked > min(MAX_BYTES, FREE_BYTES + LARGEST_RATIO * size):
-                        raise ReadError(
-                            f"{path}: {size} bytes that unpack to more than {n_unpacked}, expected an ECG. Do not open "
-                            "this file."
-                        )

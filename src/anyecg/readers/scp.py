@@ -1,11 +1,15 @@
 """SCP-ECG, versions 1 to 3 (EN 1064:2005+A1:2007; ISO 11073-91064:2009; EN 1064:2020 for version 3).
 
+Clause numbers are those of EN 1064:2005: 5.2 is the structure, section n is described in 5.(n + 3). They follow its
+published table of contents; the standard's text was not at hand, and what a section holds was learnt from public
+programs (ecgdatakit, BioSig, the C# ECG Toolkit) and files.
+
 ecgdatakit 2.0 reads most files, but refuses residuals that were decimated outside the QRS complexes (bimodal
 compression), and sections that a device cut, misnumbered or miscounted; and it takes twice as long. Here the samples
 are those of section 6, with the reference beat of section 5 added where it was subtracted.
 
-Departures: samples between decimated ones are interpolated linearly; neither a reference beat on its own nor the
-long-term recording of version 3 (section 12) is read.
+Departures: samples between decimated ones are interpolated linearly; a reference beat on its own is not read; nor is
+the long-term recording of version 3 (section 12) where there is a section 6, too (see `anyecg.readers.scp_long`).
 """
 
 import binascii
@@ -18,6 +22,7 @@ import numpy as np
 
 from anyecg.errors import ReadError
 from anyecg.leads import display_order
+from anyecg.readers import scp_long
 from anyecg.readers.audit import rows_with_names
 from anyecg.readers.channels import says_other
 from anyecg.readers.notes import is_signed, with_notes
@@ -31,19 +36,19 @@ from anyecg.record import Record
 NAME = "scp"
 
 HEADER_BYTES = 16
-"""Of each section: CRC, number, length, two versions, reserved (5.2.7)."""
+"""Of each section: CRC, number, length, two versions, reserved (5.2)."""
 
 VALUES_PER_BYTE = 128
 VALUES_FREE = 1_000_000
 """Samples that a section may hold for each of its bytes, and besides."""
 
-_LEADS = {
+LEAD_NAMES = {
     **{1: "I", 2: "II", 3: "V1", 4: "V2", 5: "V3", 6: "V4", 7: "V5", 8: "V6", 9: "V7", 10: "V2R", 11: "V3R"},
     **{12: "V4R", 13: "V5R", 14: "V6R", 15: "V7R", 16: "X", 17: "Y", 18: "Z", 19: "CC5", 20: "CM5", 61: "III"},
     **{62: "aVR", 63: "aVL", 64: "aVF", 65: "-aVR", 66: "V8", 67: "V9", 68: "V8R", 69: "V9R", 70: "D", 71: "A"},
     72: "J",
 }
-"""Table 6 of 5.6.3, the leads that are recorded at rest or on exercise."""
+"""Lead codes of 5.6 that are recorded at rest or on exercise; DICOM lists them as 5.6.3-9-N (PS3.16, CID 3001)."""
 
 _AGE_UNITS = {1: 1.0, 2: 1 / 12, 3: 7 / 365.25, 4: 1 / 365.25, 5: 1 / 8766}
 _KG_PER = {1: 1.0, 2: 0.001, 3: 0.45359237, 4: 0.45359237 / 16}
@@ -94,15 +99,12 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     if size > MAX_BYTES:
         raise ReadError(f"{path}: {size} bytes, expected at most {MAX_BYTES}. Export it in parts.")
     file = _sections(str(path), path.read_bytes())
+    warnings = file.warnings
     if 12 in file.sections and file.version >= 30:
         if 6 not in file.sections:
-            raise ReadError(
-                f"{file.where}: a long-term recording (section 12 of version 3) and no section 6, expected a resting "
-                "ECG. Export it as ISHNE or EDF."
-            )
-        file.warnings.append("the file's long-term recording (section 12) was not read")
+            return _long_term(file, path, fs, unit, start_s, end_s)
+        warnings.append("the file's long-term recording (section 12) was not read")
     rows, names, rate, nanovolts = _rhythm(file)
-    warnings = file.warnings
     rate = rate_of(file.where, rate, fs)
     if nanovolts > 0:
         factor = unit_of(file.where, "nV", None) * nanovolts
@@ -137,6 +139,32 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
         gain_known=nanovolts > 0 or unit is not None,
         derived=derived,
         warnings=tuple(warnings),
+        **person,  # type: ignore[arg-type]
+    )
+    return with_notes(record, remarks)
+
+
+def _long_term(
+    file: _File, path: Path, fs: float | None, unit: str | None, start_s: float | None, end_s: float | None
+) -> Record:
+    """Return the recording of section 12."""
+    long = scp_long.parse(file.where, file.sections[12], LEAD_NAMES)
+    rate = rate_of(file.where, long.fs, fs)
+    unit_of(file.where, "nV", unit)
+    first, last = sample_range(file.where, len(long.counts), rate, start_s, end_s, file.warnings)
+    person, started, remarks = _person(file)
+    started = long.started or started
+    kept = [i for i, name in enumerate(long.names) if not says_other(name)]
+    leads = rows_with_names(file.where, [long.names[i] for i in kept], file.warnings)
+    record = Record(
+        signal=long.millivolts(first, last)[kept],
+        fs=rate,
+        leads=leads,
+        id=path.stem,
+        format=NAME,
+        start_time=started + timedelta(seconds=first / rate) if started else None,
+        start_s=first / rate,
+        warnings=(*file.warnings, *long.warnings),
         **person,  # type: ignore[arg-type]
     )
     return with_notes(record, remarks)
@@ -227,7 +255,7 @@ def _rhythm(file: _File) -> tuple[list[np.ndarray], list[str], float | None, int
         rows = _with_reference_beat(file, rows, leads, tables, zones, reference_ms, fiducial, nanovolts, interval)
     elif flags & 1:
         file.warnings.append("a reference beat was subtracted, but where is not said: QRS complexes may be missing")
-    names = [_LEADS.get(lead.code, f"lead{lead.code}") for lead in leads]
+    names = [LEAD_NAMES.get(lead.code, f"lead{lead.code}") for lead in leads]
     kept = [i for i, name in enumerate(names) if not says_other(name)]
     # All leads count their samples from the same instant: one that starts late was not recorded before.
     earliest = min(leads[i].start for i in kept)
@@ -305,7 +333,7 @@ def _n_stored(lead: _Lead, protected: list[tuple[int, int]], factor: int) -> int
 
 
 def _full_rate(row: np.ndarray, lead: _Lead, protected: list[tuple[int, int]], factor: int) -> np.ndarray:
-    """Return a lead at its full rate; a decimated sample is the mean of ``factor`` samples, so lies amid them (C.4)."""
+    """Return a lead at its full rate; a decimated sample is the mean of ``factor`` samples, so lies amid them."""
     full = np.empty(lead.n_samples)
     at = 0
     for begin, end, kept in _stretches(lead, protected):
@@ -340,7 +368,7 @@ def _decoded(
         row = np.full(count, np.nan)
         row[: len(values)] = _undo_differences(values, order)
         if len(values) < count:
-            short.append(f"{_LEADS.get(lead.code, lead.code)} ({len(values)} of {count})")
+            short.append(f"{LEAD_NAMES.get(lead.code, lead.code)} ({len(values)} of {count})")
         rows.append(row)
     if len(short) == len(leads) and all(np.isnan(row).all() for row in rows):
         raise ReadError(f"{file.where}: no sample can be decoded from section {number}. The file is damaged.")
@@ -350,7 +378,7 @@ def _decoded(
 
 
 def _undo_differences(values: np.ndarray, order: int) -> np.ndarray:
-    """Return samples from their differences of order 0, 1 or 2, in the 16 bits that devices count in (C.3)."""
+    """Return samples from their differences of order 0, 1 or 2, in the 16 bits that devices count in."""
     if order == 0 or len(values) == 0:
         return values
     if order == 1:

@@ -122,7 +122,7 @@ def parse_tables(where: str, body: bytes) -> list[Huffman]:
                     f"{where}: a Huffman code of {prefix_bits} bits, {total_bits} with its value, in table "
                     f"{number + 1}, expected 1 to 32. The file is damaged."
                 )
-            # "The base code is stored with its first bit as the lowest" (5.5.3): mirrored.
+            # The code is stored with its first bit as the lowest: mirrored.
             prefix = int(f"{stored & ((1 << prefix_bits) - 1):0{prefix_bits}b}"[::-1], 2)
             codes.append(Code(prefix_bits, total_bits, mode != 0, value, prefix))
         tables.append(Huffman(codes))

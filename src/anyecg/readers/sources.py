@@ -1,6 +1,7 @@
 """From what the user names to the files to read: companions, folders, globs, and records inside a file."""
 
 import glob
+import os
 from pathlib import Path
 
 from anyecg.errors import ReadError
@@ -15,7 +16,7 @@ ANNOTATION_SUFFIXES = (".atr", ".qrs", ".ari", ".ecg", ".apn", ".i", ".ii", ".pu
 
 SOURCE_SUFFIXES = (
     *(".hea", ".dcm", ".edf", ".bdf", ".csv", ".tsv", ".npy", ".npz", ".mat", ".parquet", ".hdf5", ".h5", ".atc"),
-    *(".xml", ".scp", ".ecg", ".mwf", ".mfer", ".mfr", ".json", ".xle", ".arc"),
+    *(".xml", ".aecg", ".scp", ".ecg", ".mwf", ".mfer", ".mfr", ".json", ".xle", ".arc"),
 )
 """What is taken from a folder; a file without suffix is taken too if it looks like DICOM. A .txt is not: a README is
 not a damaged ECG, though it is read when it is named."""
@@ -72,6 +73,10 @@ def locate(path: Path) -> tuple[Path, bytes]:
         elif path.suffix.lower() in SIGNAL_SUFFIXES and _header_names(path.with_suffix(".hea"), path.name):
             path = path.with_suffix(".hea")
         if path.is_dir():
+            if reason := _unlistable(path):
+                raise ReadError(
+                    f"{path}: a folder that cannot be listed ({reason}), expected to search it. Allow it to be read."
+                )
             raise ReadError(f"{path}: a folder, expected a file. Name one of its files.")
         if path.exists() and not path.is_file():  # reading a pipe may wait for ever, and /dev/zero never ends
             raise ReadError(f"{path}: a pipe, a socket or a device, expected a file. Save the recording to a file.")
@@ -128,7 +133,7 @@ def find_files(sources: list[str] | list[Path] | list[str | Path]) -> list[Path]
 
     A WFDB record counts once, by its header: signal and annotation files beside it are left out, and so are the
     segments of a longer record. A file that is named itself is always returned, whatever it is; one that holds several
-    recordings is returned as those (see `split_inner`).
+    recordings is returned as those (see `split_inner`). So is a folder that cannot be listed: reading it tells why.
 
     Raises
     ------
@@ -140,8 +145,9 @@ def find_files(sources: list[str] | list[Path] | list[str | Path]) -> list[Path]
         text = str(source)
         path = Path(text)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and _is_source(p))
+            inside, unlistable = _walk(path)
             members = [member for p in inside for member in recordings_in(p, whole=not _suffix(p, ARCHIVE_SUFFIXES))]
+            members += unlistable
         elif path.is_file() or not glob.has_magic(text):
             members = recordings_in(locate(path)[0], whole=True)
         else:
@@ -155,15 +161,42 @@ def find_files(sources: list[str] | list[Path] | list[str | Path]) -> list[Path]
     return [path for path in found if not _is_segment(path, found)]
 
 
+def _walk(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the files to read below a folder, and the folders there that cannot be listed; links are not followed."""
+    files: list[Path] = []
+    unlistable: list[Path] = []
+    for root, _, names in os.walk(folder, onerror=lambda error: unlistable.append(Path(error.filename))):
+        for path in (Path(root, name) for name in names):
+            try:
+                wanted = path.is_file() and _is_source(path)
+            except OSError:  # a folder whose names may be read, but nothing else
+                wanted = is_source_name(path.name)
+            if wanted:
+                files.append(path)
+    return sorted(files), sorted(unlistable)
+
+
+def _unlistable(folder: Path) -> str:
+    """Return why a folder cannot be listed, or an empty text."""
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
 def _expand(pattern: str) -> list[str]:
-    """Return what a glob finds, sorted; "**" does not follow links to folders, which may lead in circles."""
+    """Return what a glob finds, sorted; "**" does not follow links to folders, which may lead in circles.
+
+    Folders that "**" would search but that cannot be listed are among it.
+    """
     if "**" not in pattern:
         return sorted(glob.glob(pattern))
     path = Path(pattern)
     n_fixed = next(i for i, part in enumerate(path.parts) if glob.has_magic(part))
     root = Path(*path.parts[:n_fixed])
     rest = Path(*path.parts[n_fixed:])
-    found = root.glob(str(rest))
+    found = [*root.glob(str(rest)), *_walk(root)[1]]
     return sorted(str(p) for p in found if not any(part.startswith(".") for part in p.relative_to(root).parts))
 
 

@@ -35,11 +35,24 @@ MAX_BYTES = 1_000_000_000
 MAX_PREAMBLE_LINES = 100
 """Numbers must begin after at most so many lines of text; a gap at the start does not count."""
 
+HEAD_CHARS = 100_000
+"""In which the first numbers are looked for before the whole text is cut into lines."""
+
+THREADS_FROM = 8_000_000
+"""Characters from which on several threads are worth their start."""
+
+MOST_LINES_ASKED = 101
+"""From the first numbers on, to tell decimal commas from delimiters; the last line of the head may be cut."""
+
 MAX_KEY_LINE = 300
 """Characters of a line of a key and a value."""
 
 _DELIMITERS = ("\t", ";", ",", None)  # None: runs of blanks
 _MISSING = re.compile(r"\s*(?:-{1,2}|nan|na|n/a|null|none)?\s*", re.IGNORECASE)
+_MISSING_CELLS = [t for text in ("", "-", "--", "nan", "na", "n/a", "null", "none") for t in (text, text.upper())]
+_MISSING_CELLS += ["NaN", "Na", "N/a", "Null", "None"]
+"""The usual ones of what `_MISSING` allows."""
+
 _NUMBER = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+|inf(?:inity)?)(?:[eE][-+]?\d+)?\s*", re.IGNORECASE)
 _KEY_AND_VALUE = re.compile(r"\W*(?P<key>[A-Za-z][A-Za-z _.-]*?)\s*[\[(]?(?:[Hh]z)?[\])]?\s*[:=,;\t]\s*(?P<value>.+)")
 _RATE_KEYS = re.compile(r"fs|f_s|fs[ _]?hz|(?:sampl(?:e|ing)[ _.-]?)(?:rate|freq(?:uency)?)(?:[ _]hz)?|freq(?:uency)?")
@@ -70,7 +83,12 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
 
 
 def text_lines(path: Path) -> list[str]:
-    """Return the lines of a text file, whatever its encoding.
+    """Return the lines of a text file, whatever its encoding; see `text_of`."""
+    return text_of(path).splitlines()
+
+
+def text_of(path: Path) -> str:
+    """Return a text file, whatever its encoding.
 
     Raises
     ------
@@ -81,12 +99,12 @@ def text_lines(path: Path) -> list[str]:
     if size > MAX_BYTES:
         raise ReadError(f"{path}: {size} bytes of text, expected at most {MAX_BYTES}. Convert it to WFDB or EDF.")
     data = path.read_bytes()
-    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8"
+    data = data.removeprefix(b"\xef\xbb\xbf")  # faster than the codec that does it
     try:
-        text = data.decode(encoding)
+        return data.decode(encoding)
     except UnicodeDecodeError:
-        text = data.decode("latin-1")
-    return text.splitlines()
+        return data.decode("latin-1")
 
 
 @dataclass(frozen=True)
@@ -108,10 +126,15 @@ def _read_text(path: Path) -> tuple[Table, str]:
         There are no numbers in it, or a line has other columns than the first one of numbers.
     """
     where = str(path)
-    lines = text_lines(path)
-    own = bool(lines) and lines[0].startswith(OWN_FIRST_LINE[:-2])
-    if own and lines[0].strip() != OWN_FIRST_LINE:
-        raise ReadError(f"{where}: {lines[0][:40]!r}, expected {OWN_FIRST_LINE!r}. Use a newer anyecg.")
+    text = text_of(path)
+    # Lines are made of the first ones only: of the numbers below them a C parser makes columns.
+    head = text[:HEAD_CHARS].splitlines(keepends=True)
+    own = bool(head) and head[0].startswith(OWN_FIRST_LINE[:-2])
+    if own and head[0].strip() != OWN_FIRST_LINE:
+        raise ReadError(f"{where}: {head[0].strip()[:40]!r}, expected {OWN_FIRST_LINE!r}. Use a newer anyecg.")
+    if len(text) > HEAD_CHARS and not any(_layout(line) for line in head[:-MOST_LINES_ASKED]):
+        head = text.splitlines(keepends=True)
+    lines = [line.rstrip("\r\n") for line in head]
     begin, layout = _first_numbers(where, lines)
     layout = _one_column_of_commas(where, lines, begin, layout)
     # Lines of nothing but missing cells before the first number are the gap a recording began with.
@@ -120,7 +143,9 @@ def _read_text(path: Path) -> tuple[Table, str]:
             break
         begin -= 1
     preamble = lines[:begin]
-    body = [line for line in lines[begin:] if not line.startswith(COMMENT_MARKS)]
+    body = text[sum(map(len, head[:begin])) :]
+    if any(mark[0] in body for mark in COMMENT_MARKS):  # one character is found faster than two
+        body = "\n".join(line for line in body.splitlines() if not line.startswith(COMMENT_MARKS))
     names, units = _names(preamble, layout)
     columns, times = _columns(where, body, layout, begin, names)
     kept = [i for i in range(layout.n_columns) if i not in layout.clocks]
@@ -207,12 +232,12 @@ def _one_column_of_commas(where: str, lines: list[str], begin: int, layout: _Lay
 
 
 def _columns(
-    where: str, lines: list[str], layout: _Layout, n_before: int, names: list[str]
+    where: str, body: str, layout: _Layout, n_before: int, names: list[str]
 ) -> tuple[list[np.ndarray], list[Times]]:
     """Return the columns of numbers, and those of clock times."""
     times: list[Times] = []
     if layout.clocks:
-        rows = [_cells(line, layout.delimiter) for line in lines if line.strip()]
+        rows = [_cells(line, layout.delimiter) for line in body.splitlines() if line.strip()]
         for i, row in enumerate(rows):
             if len(row) != layout.n_columns:
                 raise ReadError(
@@ -226,13 +251,43 @@ def _columns(
         lines = [(layout.delimiter or "\t").join(row[i] for i in kept) for row in rows]
         if len(kept) == 1:
             lines = [line or '""' for line in lines]
-    return _numbers(where, lines, layout, n_before), times
+        body = "\n".join(lines)
+    fast = _fast_numbers(body, layout)
+    return _numbers(where, body, layout, n_before) if fast is None else fast, times
 
 
-def _numbers(where: str, lines: list[str], layout: _Layout, n_before: int) -> list[np.ndarray]:
+def _fast_numbers(body: str, layout: _Layout) -> list[np.ndarray] | None:
+    """Return the columns of lines of numbers by pyarrow's parser, or None where it cannot tell.
+
+    It takes a tenth of the time of NumPy's, but knows neither runs of blanks, nor single quotes:
+    what it refuses is left to `_numbers`, which also says in which line the trouble is.
+    """
+    import pyarrow as pa
+    import pyarrow.csv
+
+    if layout.delimiter is None:
+        return None
+    names = [str(i) for i in range(layout.n_columns)]
+    try:
+        table = pa.csv.read_csv(
+            pa.py_buffer(body.encode()),
+            read_options=pa.csv.ReadOptions(use_threads=len(body) > THREADS_FROM, column_names=names),
+            parse_options=pa.csv.ParseOptions(delimiter=layout.delimiter),
+            convert_options=pa.csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.float64()),
+                null_values=list(_MISSING_CELLS),
+                decimal_point="," if layout.comma else ".",
+            ),
+        )
+    except (pa.ArrowInvalid, UnicodeEncodeError):
+        return None
+    return [column.to_numpy() for column in table.columns]
+
+
+def _numbers(where: str, body: str, layout: _Layout, n_before: int) -> list[np.ndarray]:
     """Return the columns of lines of numbers; cells that are empty, '-' or 'NA' are NaN."""
     delimiter = layout.delimiter
-    body = "\n".join(lines)
+    body = "\n".join(body.splitlines())
     if layout.comma and delimiter == ",":
         body = re.sub(r'"\s*([-+]?\d*),(\d+(?:[eE][-+]?\d+)?)\s*"', r"\1.\2", body)
     elif layout.comma:

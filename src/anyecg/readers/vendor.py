@@ -5,6 +5,7 @@ ecgdatakit leaves lead-off sentinels and calibration pulses as numbers and round
 """
 
 import re
+import tempfile
 import warnings as python_warnings
 from datetime import timedelta
 from pathlib import Path
@@ -14,15 +15,22 @@ import numpy as np
 
 from anyecg.errors import ReadError
 from anyecg.leads import STANDARD_LEADS, display_order
+from anyecg.readers import aecg_series
 from anyecg.readers.audit import rows_with_names
 from anyecg.readers.channels import says_ecg, says_other, to_one_rate
 from anyecg.readers.notes import is_signed, with_notes
 from anyecg.readers.patient import plausible_age, sex_from_text
 from anyecg.readers.slices import check_size, sample_range
+from anyecg.readers.sources import split_inner
 from anyecg.readers.units import mv_per, rate_of, unit_of
 from anyecg.record import Record
 
 NAME = "vendor"
+
+SEVERAL = True
+"""An aECG may hold several rhythm series: ``FILE#1`` is the second."""
+
+AECG = "HL7 aECG"
 
 OURS = frozenset({"WFDB", "DICOM Waveform", "EDF/EDF+", "SCP-ECG", "ISHNE Holter"})
 """Formats of ecgdatakit that readers of our own read."""
@@ -63,21 +71,8 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     ReadError
         See `anyecg.readers.read`.
     """
-    from ecgdatakit import ECGDataKitError, FileParser
-
-    where = str(path)
-    refuse_entities(path)
-    form = (FileParser.detect_format(path) or {}).get("name", "unknown")
-    try:
-        # Of frames with gaps between them, which `_with_gaps` puts right.
-        python_warnings.filterwarnings("ignore", "MFER: frame .* starts at pointer")
-        parsed = FileParser.parse(path, auto_scale=False)
-    except ECGDataKitError as error:
-        text = " ".join(str(error).replace(f" in {path}", "").replace(str(path), "").split())
-        raise ReadError(
-            f"{where}: {form} that ecgdatakit refuses ({text}), expected a complete, standard file. Export it again."
-        ) from error
-    warnings: list[str] = []
+    where, warnings = str(path), []  # type: tuple[str, list[str]]
+    path, form, parsed = _opened(path, warnings)
     leads = _ecg_leads(where, parsed.leads, warnings)
     stated = parsed.raw_metadata.get("sampling_rate_stated") is not False
     rates = [rate_of(where, _exact_rate(parsed, lead) if stated or fs is None else None, fs) for lead in leads]
@@ -125,6 +120,53 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
         warnings=tuple(warnings),
     )
     return with_notes(record, remarks)
+
+
+def _opened(path: Path, warnings: list[str]) -> tuple[Path, str, Any]:
+    """Return the file, its format by ecgdatakit's name, and what that read of it, or of the series that is named.
+
+    Raises
+    ------
+    ReadError
+        ecgdatakit refuses it, or there is no such series.
+    """
+    from ecgdatakit import FileParser
+
+    file, inner = split_inner(path)
+    refuse_entities(file)
+    form = (FileParser.detect_format(file) or {}).get("name", "unknown")
+    if inner and (form != AECG or not inner.startswith("#")):
+        raise ReadError(f"{file}: a file of one recording, expected no {inner!r} behind it. Name the file alone.")
+    n_series = len(aecg_series.rhythms(file)) if form == AECG else 0
+    if n_series < 2 and inner in ("", "#0"):
+        return file, form, _parsed(file, file, form)
+    with tempfile.TemporaryDirectory(prefix="anyecg-") as folder:
+        one = Path(folder) / file.name
+        aecg_series.write_one(file, int(inner[1:] or 0), one)
+        if not inner:
+            warnings.append(f"only the first of {n_series} rhythm series was read; the next is named {file.name}#1")
+        return file, form, _parsed(one, file, form)
+
+
+def _parsed(path: Path, file: Path, form: str) -> Any:
+    """Return what ecgdatakit reads.
+
+    Raises
+    ------
+    ReadError
+        It refuses the file.
+    """
+    from ecgdatakit import ECGDataKitError, FileParser
+
+    try:
+        # Of frames with gaps between them, which `_with_gaps` puts right.
+        python_warnings.filterwarnings("ignore", "MFER: frame .* starts at pointer")
+        return FileParser.parse(path, auto_scale=False)
+    except ECGDataKitError as error:
+        text = " ".join(str(error).replace(f" in {path}", "").replace(str(path), "").split())
+        raise ReadError(
+            f"{file}: {form} that ecgdatakit refuses ({text}), expected a complete, standard file. Export it again."
+        ) from error
 
 
 DOMINANT_BEAT = 9

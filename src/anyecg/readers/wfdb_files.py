@@ -76,7 +76,7 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     if len(set(rates)) > 1:
         slow = [c.signal.name for c, rate in zip(channels, rates, strict=True) if rate < max(rates)]
         warnings.append(f"recorded at a lower rate and brought to {max(rates):g} Hz: {', '.join(slow)}")
-    signal = to_one_rate(rows, rates, (last - first) * fastest)
+    signal = rows if isinstance(rows, np.ndarray) else to_one_rate(rows, rates, (last - first) * fastest)
 
     begin_s = first / frame_hz
     names = rows_with_names(where, [c.signal.name for c in channels], warnings)
@@ -278,9 +278,16 @@ def _read_rows(
     first: int,
     last: int,
     warnings: list[str],
-) -> list[np.ndarray]:
-    """Return a float32 row in mV for each channel, NaN where a segment does not have it."""
-    rows = [np.full((last - first) * c.signal.per_frame, np.nan, dtype=np.float32) for c in channels]
+) -> list[np.ndarray] | np.ndarray:
+    """Return a float32 row in mV for each channel, NaN where a segment does not have it; one array if of one rate."""
+    lengths = [(last - first) * c.signal.per_frame for c in channels]
+    rows: list[np.ndarray] | np.ndarray
+    if len(set(lengths)) == 1:
+        rows = np.empty((len(channels), lengths[0]), dtype=np.float32)
+    else:
+        rows = [np.empty(length, dtype=np.float32) for length in lengths]
+    for row in rows if len(pieces) > 1 else ():  # one piece fills all of it
+        row.fill(np.nan)
     wrong: list[str] = []
     other_rate: dict[str, None] = {}
     at = 0
@@ -303,8 +310,9 @@ def _read_rows(
                     channel = channels[row]
                     per_frame = channel.signal.per_frame
                     at_row = (begin - first) * per_frame
-                    out = rows[row][at_row : at_row + len(counts)]
-                    _to_mv(counts, header.signals[position], channel, out)
+                    out = rows[row][at_row : at_row + (end - begin) * per_frame]
+                    _to_mv(counts, header.signals[position], channel, out[: len(counts)])
+                    out[len(counts) :] = np.nan  # of a skewed signal
         at += n_frames
     if wrong:
         warnings.append(f"the checksum differs, so the samples may be damaged: {_some(wrong)}")
@@ -324,11 +332,11 @@ def _to_mv(counts: np.ndarray, signal: Signal, channel: _Channel, out: np.ndarra
     same = not channel.gain_known or own is None or signal.unit == channel.signal.unit
     factor = channel.factor if same or own is None else own
     # In 64 bits, since a count of format 32 has more digits than a float32.
-    values = np.subtract(counts, float(signal.baseline), dtype=np.float64)
-    values *= factor / (signal.gain or ASSUMED_UNITS_PER_MV)
-    out[:] = values
+    above = np.subtract(counts, float(signal.baseline), dtype=np.float64) if signal.baseline else counts
+    per_mv = factor / (signal.gain or ASSUMED_UNITS_PER_MV)
+    np.multiply(above, per_mv, out=out, casting="unsafe", dtype=np.float64)
     missing = MISSING_COUNT.get(signal.fmt)
-    if missing is not None:
+    if missing is not None and counts.size and counts.min() == missing:
         out[counts == missing] = np.nan
 
 

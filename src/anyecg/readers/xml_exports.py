@@ -4,8 +4,11 @@ Neither maker publishes its format. The structure follows what open-source reade
 CardioSoft 6.73 schema in github.com/carbocation/genomisc and load_cardiosoftxml.m of github.com/BIVectors/BRAVEHEART;
 for Schiller load_schillerxml.m of the latter and the JAXB beans of the CVRG's ECG format converter (Johns Hopkins).
 
-Departures: CardioSoft's FullDisclosure (a whole exercise test) is not read, since those readers disagree on the order
-of its samples; nor are median beats.
+CardioSoft's FullDisclosure holds a whole exercise test. Of the open readers some take its samples as one of each lead
+in turn, others (ml4h, and those who read the UK Biobank's) as one second of each lead in turn: `_deal` takes the order
+in which the leads are the smoother, and refuses the file if neither is.
+
+Departures: a FullDisclosure beside a strip is not read, nor are median beats.
 """
 
 import re
@@ -28,6 +31,12 @@ from anyecg.record import Record
 NAME = "xml"
 
 _ROOTS = {"cardiosoft": rb"<(?:\w+:)?CardiologyXML[\s>]", "schiller": rb"<[\w.:]*schillerEDI[\w.]*[\s>]"}
+
+SMOOTHER = 0.8
+"""Samples in the wrong order step at least so much more: neighbours of one lead are taken for another's."""
+
+MAX_RATE = 20_000
+"""Hz."""
 
 _DATES = ("%Y-%m-%d", "%Y%m%d", "%d.%m.%Y", "%Y/%m/%d")
 _CLOCKS = ("%H:%M:%S", "%H:%M:%S.%f", "%H%M%S", "%H:%M")
@@ -106,17 +115,26 @@ _Parts = tuple[list[np.ndarray], list[str], float | None, float | None, str, dic
 
 def _cardiosoft(where: str, root: Any, warnings: list[str]) -> _Parts:
     """Take apart a CardiologyXML."""
-    strip = root.find(".//StripData")
-    waves = [] if strip is None else strip.findall("WaveformData")
-    if not waves:
-        held = " beside a FullDisclosure, which is not read" if root.find("FullDisclosure") is not None else ""
-        raise ReadError(f"{where}: no StripData with waveforms{held}, expected a resting ECG. Export the strip.")
-    if root.find("FullDisclosure/FullDisclosureData") is not None:
-        warnings.append("the file's full disclosure was not read")
+    source = root.find(".//StripData")
+    waves = [] if source is None else source.findall("WaveformData")
+    full = root.find(".//FullDisclosure")
+    if full is not None and not (full.findtext("FullDisclosureData") or "").strip(" ,\n\r\t"):
+        full = None
     if root.find(".//MedianSamples") is not None:
         warnings.append("the file's median beats were not read")
-    rows = [_numbers(where, wave.get("lead") or "?", wave.text) for wave in waves]
-    scale = strip.find("Resolution")
+    if waves:
+        rows = [_numbers(where, wave.get("lead") or "?", wave.text) for wave in waves]
+        names = [wave.get("lead") or "" for wave in waves]
+        if full is not None:
+            warnings.append("the file's full disclosure was not read")
+    elif full is not None:
+        source = full
+        rows, names = _full_disclosure(where, full, warnings)
+    else:
+        raise ReadError(
+            f"{where}: no StripData with waveforms and no FullDisclosure, expected one. Export the waveforms, too."
+        )
+    scale = source.find("Resolution")
     per_unit = None if scale is None else _float(scale.text)
     # units="uVperLsb"
     unit_name = "" if scale is None else (scale.get("units") or "").lower().partition("per")[0]
@@ -134,8 +152,58 @@ def _cardiosoft(where: str, root: Any, warnings: list[str]) -> _Parts:
         "sex": sex_from_text(_text(root, "PatientInfo/Gender")),
         "weight_kg": kg or None,
     }
-    rate = _float(_text(strip, "SampleRate"))
-    return rows, [wave.get("lead") or "" for wave in waves], rate, per_unit, unit_name, person, started
+    return rows, names, _float(_text(source, "SampleRate")), per_unit, unit_name, person, started
+
+
+def _full_disclosure(where: str, full: Any, warnings: list[str]) -> tuple[list[np.ndarray], list[str]]:
+    """Return the rows and names of a FullDisclosure, in whichever of the two orders its samples are.
+
+    Raises
+    ------
+    ReadError
+        The leads are not named, the rate is not said, or neither order gives smooth leads.
+    """
+    names = [name.strip() for name in _text(full, "LeadOrder").split(",") if name.strip()]
+    count = _float(_text(full, "NumberOfChannels"))
+    if not names or (count is not None and count != len(names)):
+        raise ReadError(f"{where}: {len(names)} names for {count} leads in FullDisclosure, expected one each.")
+    per_second = _float(_text(full, "SampleRate"))
+    if per_second is None or not 1 <= per_second <= MAX_RATE:
+        raise ReadError(
+            f"{where}: a sampling rate of {per_second} in FullDisclosure, expected some Hz. Export it again."
+        )
+    text = ",".join(part.text or "" for part in full.findall("FullDisclosureData"))
+    samples = _numbers(where, "FullDisclosure", re.sub(r"(?:\s*,)+\s*", ",", text).strip(","))
+    return _deal(where, samples, len(names), round(per_second), warnings), names
+
+
+def _deal(where: str, samples: np.ndarray, n_leads: int, per_second: int, warnings: list[str]) -> list[np.ndarray]:
+    """Return the leads of samples that come in turn, one by one or a second each: as they are the smoother.
+
+    Raises
+    ------
+    ReadError
+        Both orders are as smooth.
+    """
+    if n_leads == 1:
+        return [samples]
+    orders = {}
+    for said, run in (("one", 1), (f"{per_second} (one second)", per_second)):
+        n_rounds = len(samples) // (n_leads * run)
+        if n_rounds:
+            dealt = samples[: n_rounds * n_leads * run].reshape(n_rounds, n_leads, run)
+            orders[said] = dealt.transpose(1, 0, 2).reshape(n_leads, -1)
+    steps = {said: float(np.abs(np.diff(rows)).mean()) for said, rows in orders.items()}
+    best, *others = sorted(steps, key=steps.__getitem__)
+    if not others or not steps[best] < SMOOTHER * steps[others[0]]:
+        raise ReadError(
+            f"{where}: a FullDisclosure of {len(samples)} samples whose order is not clear, expected one of each lead "
+            "in turn or one second of each. Export the strips, too."
+        )
+    if n_lost := len(samples) - orders[best].size:
+        warnings.append(f"the last {n_lost} numbers of the full disclosure fill no round of all leads and are left out")
+    warnings.append(f"a full disclosure whose leads come in turn, {best} of each: as they are the smoothest")
+    return list(orders[best])
 
 
 def _schiller(where: str, root: Any, warnings: list[str]) -> _Parts:

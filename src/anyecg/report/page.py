@@ -4,6 +4,7 @@ from html import escape
 from typing import Any
 
 from anyecg.report import paper, strips
+from anyecg.report.findings import findings_section
 from anyecg.report.layout import HALF_GAIN_ABOVE_MV, MM_PER_MV, MM_PER_S, WHOLE_UP_TO_S, Sheet, clock, moment, sheets
 from anyecg.report.text import anomaly_words, cut, model_words, ms, ordered_leads, patient, percent, quality_words
 from anyecg.result import DISCLAIMER, LeadQuality, Result
@@ -80,6 +81,7 @@ def render(result: Result) -> str:
         "<main>",
         _summary(result),
         _warnings(result),
+        findings_section(result),
         _paper(result),
         _codes(result, r),
         _surprise(result),
@@ -244,14 +246,6 @@ def _anomaly(result: Result) -> str:
         )
     elif result.anomaly:
         parts.append("<p>No single stretch stands out.</p>")
-    if result.findings:
-        rows = "".join(
-            f"<tr><td>{escape(f.kind)}</td><td>{escape(f.code)}</td><td>{_number(f.score)}</td>"
-            f"<td>{moment(f.start_s)} to {moment(f.end_s)}</td><td>{escape(f.lead or 'all leads')}</td></tr>"
-            for f in result.findings[:60]
-        )
-        head = "".join(f'<th scope="col">{h}</th>' for h in ("Kind", "Code", "Score", "Stretch", "Lead"))
-        parts.append(f"<h3>Findings</h3><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
     return "".join(parts) + "</section>"
 
 

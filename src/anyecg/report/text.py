@@ -4,7 +4,7 @@ import numpy as np
 
 from anyecg.leads import display_order
 from anyecg.report.layout import clock, moment, rhythm_lead
-from anyecg.result import DISCLAIMER, Result
+from anyecg.result import DISCLAIMER, Finding, Result
 
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -33,7 +33,7 @@ def summary(result: Result) -> str:
     lines.append(f"  anomaly   {anomaly_words(result)}")
     lead = rhythm_lead(result)
     lines.append(f"  trace     {sparkline(result, lead)}  {lead}, first {min(5.0, record.duration_s):g} s")
-    lines += [f"  found     {finding.code} {_score(finding.score)}" for finding in result.findings[:8]]
+    lines += finding_lines(result)
     for segment in (result.anomaly.segments if result.anomaly else ())[:5]:
         where = segment.lead or "all leads"
         lines.append(f"  stands out {moment(segment.start_s)}-{moment(segment.end_s)} {where} {_score(segment.score)}")
@@ -45,6 +45,28 @@ def summary(result: Result) -> str:
     lines.append(f"  model     {model_words(result)}, AnyECG {result.anyecg_version}")
     lines.append(DISCLAIMER)
     return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
+
+
+MOST_LINES = 8
+
+
+def finding_lines(result: Result) -> list[str]:
+    """Return a line for each label and episode that is present, the most probable first; or that none can be judged."""
+    if result.findings and all(finding.present is None for finding in result.findings):
+        return ["  found     not assessable: the quality does not allow it"]
+    present = sorted((f for f in result.findings if f.present), key=lambda f: -(f.score or 0.0))
+    lines = [
+        f"  found     {f.name or f.code} {_score(f.score)}{_when(f, result)}".rstrip() for f in present[:MOST_LINES]
+    ]
+    if len(present) > MOST_LINES:
+        lines.append(f"  found     and {len(present) - MOST_LINES} more")
+    return lines
+
+
+def _when(finding: Finding, result: Result) -> str:
+    if finding.start_s <= 0 and finding.end_s >= result.prepared.duration_s - 1e-6:
+        return ""
+    return f" {moment(finding.start_s)}-{moment(finding.end_s)}"
 
 
 def sparkline(result: Result, lead: str, seconds: float = 5.0, width: int = 60) -> str:

@@ -197,12 +197,46 @@ def _with_interval(value: float, interval: list[float], form: str = ".3f") -> st
     return f"{value:{form}} ({interval[0]:{form}} to {interval[1]:{form}})"
 
 
+def _heads_tables(measured: dict[str, Any]) -> str:
+    parts = [f"Split: {measured['split']}. These are subsets of the databases."]
+    for name, head in measured["heads"].items():
+        parts.append(
+            f"### Head {name}\n\n{head['n_records']} records of {head['n_patients']} patients "
+            f"({', '.join(head['databases'])}). A macro mean counts labels with five positives and negatives or more."
+        )
+        summary = []
+        for leads, part in head["by_leads"].items():
+            row = [leads, *(_value(part.get(key)) for key in ("macro_auroc", "superclass_auroc", "mean_f1"))]
+            summary.append([*row, part["calibration_error"], part.get("majority_mean_f1", "")])
+        columns = ["leads", "macro AUROC (95 %)", "superclasses", "mean F1 of rhythms", "ECE", "majority's mean F1"]
+        parts.append(_table(columns, summary))
+        first = next(iter(head["by_leads"].values()))
+        rows = [
+            [
+                *(label["code"], label["name"], f"{label['positive']} / {label['n']}", label["auroc"]),
+                *(label["average_precision"], label["f1"], label["calibration_error"]),
+            ]
+            for label in first["labels"]
+        ]
+        columns = ["label", "", "positive / known", "AUROC", "average precision", "F1 at threshold", "ECE"]
+        parts.append(_table(columns, rows))
+        groups = [[group, part["n"], _value(part)] for group, part in head["subgroups"].items()]
+        if groups:
+            parts.append(_table(["subgroup", "records", "macro AUROC (95 %)"], groups))
+    return "\n\n".join(parts)
+
+
+def _value(found: dict[str, Any] | None) -> str:
+    return "" if found is None else _with_interval(found["value"], found["interval"])
+
+
 TABLES = {
     "tokenizer": _tokenizer_tables,
     "pretraining": _pretraining_tables,
     "robustness": _robustness_tables,
     "meaning": _meaning_tables,
     "restoration": _restoration_tables,
+    "heads": _heads_tables,
 }
 """What `anyecg evaluate` measures, and the function that prints it."""
 

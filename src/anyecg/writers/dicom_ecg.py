@@ -159,7 +159,6 @@ def _group(record: Record) -> Any:
 
     counts, gains, baselines = to_counts(record)
     group = pydicom.Dataset()
-    group.MultiplexGroupTimeOffset = "0"
     group.WaveformOriginality = "DERIVED" if record.restored or record.source_fs else "ORIGINAL"
     group.NumberOfWaveformChannels, group.NumberOfWaveformSamples = counts.shape
     group.SamplingFrequency = _decimal(record.fs)

@@ -180,7 +180,7 @@ def _comments(record: Record) -> list[str]:
 
 
 def _device(*, plain: bool) -> bytes:
-    """Return tag 14, the acquiring device: not known, so that only the writing program is named (5.4.3.1)."""
+    """Return tag 14, the acquiring device: not known, so that only the writing program is named (5.4)."""
     fixed = struct.pack(
         "<HHHBB6sBBBBB16s",
         *(0, 0, 0),  # institution, department, device

@@ -4,6 +4,7 @@ from math import log
 
 import numpy as np
 
+from anyecg.readers.audits.levels import Levels
 from anyecg.record import Record
 
 LARGEST_MV = 1000**0.5
@@ -30,7 +31,7 @@ _MEANT = {
 }
 
 
-def implausible_gain(record: Record, *, fix: bool) -> tuple[Record, list[str]]:
+def implausible_gain(record: Record, levels: Levels, *, fix: bool) -> tuple[Record, list[str]]:
     """Return the record and a warning if its amplitudes look like a wrong unit; with ``fix``, corrected.
 
     The span of a lead is that between the 0.5th and the 99.5th percentile, so that a spike does not count; the wander
@@ -38,6 +39,11 @@ def implausible_gain(record: Record, *, fix: bool) -> tuple[Record, list[str]]:
     that is off does not count, and too small if all its leads are. It is corrected only if it is peaked as an ECG is.
     """
     if not record.gain_known:
+        return record, []
+    # Without the wander, no lead spans more than twice its range: few records are worth a closer look at every lead.
+    if not (2 * (levels.high - levels.low) > LARGEST_MV).any() and any(
+        (found := _span_and_peakedness(row, record.fs)) is not None and found[0] >= SMALLEST_MV for row in record.signal
+    ):
         return record, []
     measured = [found for row in record.signal if (found := _span_and_peakedness(row, record.fs)) is not None]
     spans = [span for span, _ in measured if span > 0]

@@ -1,11 +1,13 @@
 """Limb leads that contradict each other or were interchanged, and leads that are the same."""
 
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
 
 from anyecg.leads import LIMB_LEADS
 from anyecg.readers.audits.heartbeats import find_heartbeats
+from anyecg.readers.audits.levels import Levels
 from anyecg.readers.audits.pieces import most_recorded, pieces_of
 from anyecg.record import Record
 
@@ -28,6 +30,9 @@ FITS, CLEARLY = 0.1, 3.0
 SLOPE_S = 0.02
 """The equations are asked of differences over this time: offsets and wander, which devices treat lead by lead, go."""
 
+MOST_COMPARED = 100_000
+"""Samples: enough to tell two measured leads apart."""
+
 INVERTED_OPPOSED = -0.75
 """Correlation of lead I's beat with V5's and V6's; they see the heart from nearly the same side.
 
@@ -48,19 +53,18 @@ def limb_contradictions(record: Record) -> list[str]:
     rows = [record.leads.index(name) for name in names]
     products = np.zeros((len(rows), len(rows)))
     for piece in pieces_of(record):
-        part = piece[rows].astype(np.float64)
-        slopes = part[:, step:] - part[:, :-step]
-        slopes = slopes[:, np.isfinite(slopes).all(axis=0)]
-        products += slopes @ slopes.T
+        part = piece[rows]
+        found = _products(part[:, step:] - part[:, :-step])
+        if np.isnan(found).any():  # gaps
+            slopes = part[:, step:] - part[:, :-step]
+            found = _products(slopes[:, np.isfinite(slopes).all(axis=0)])
+        products += found
     if not (np.diag(products) > 0).all():
         return []  # a lead that is flat or not there is said elsewhere, and contradicts any other
     matrix = np.array([_coefficients(name, names) for name in equations])
-    residual = _residual(matrix, products)
-    fitting = [
-        text
-        for text, change in _changes(names)
-        if (changed := _residual(matrix, change @ products @ change.T)) < FITS and changed * CLEARLY < residual
-    ]
+    texts, changes = _changes(tuple(names))
+    residual, *changed = _residuals(np.concatenate((matrix[None], matrix @ changes)), products)
+    fitting = [text for text, left in zip(texts, changed, strict=True) if left < FITS and left * CLEARLY < residual]
     if fitting:
         return [f"limb leads contradict each other; they fit together if {' or '.join(fitting[:4])}"]
     if residual > CONTRADICTS:
@@ -77,25 +81,36 @@ def _coefficients(equation: str, names: list[str]) -> list[float]:
     return [known.get(name, 0.0) for name in names]
 
 
-def _residual(matrix: np.ndarray, products: np.ndarray) -> float:
-    """Return the equations' root mean square residual over that of the leads."""
-    left = float(np.einsum("ei,ij,ej->", matrix, products, matrix))
-    return float(np.sqrt(max(left, 0.0) / np.trace(products)))
+def _products(slopes: np.ndarray) -> np.ndarray:
+    """Return the sums of products of every two leads, shape (n_leads, n_leads)."""
+    return (slopes @ slopes.T).astype(np.float64)
 
 
-def _changes(names: list[str]) -> list[tuple[str, np.ndarray]]:
-    """Return what may have happened to the leads, in words and as a matrix that undoes it."""
+def _residuals(matrices: np.ndarray, products: np.ndarray) -> list[float]:
+    """Return the equations' root mean square residual over that of the leads, for each matrix of equations.
+
+    A matrix is (n_equations, n_leads). What may have happened to the leads keeps their own size, the trace.
+    """
+    left = np.einsum("kei,ij,kej->k", matrices, products, matrices, optimize=["einsum_path", (0, 1), (0, 1)])
+    return [float(value) for value in np.sqrt(np.maximum(left, 0.0) / np.trace(products))]
+
+
+@lru_cache(maxsize=64)
+def _changes(names: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
+    """Return what may have happened to the leads: in words, and as matrices (n, n_leads, n_leads) that undo it."""
     n = len(names)
-    found = []
+    texts, matrices = [], []
     for a, b in combinations(range(n), 2):
         order = np.arange(n)
         order[[a, b]] = b, a
-        found.append((f"{names[a]} and {names[b]} are interchanged", np.eye(n)[order]))
+        texts.append(f"{names[a]} and {names[b]} are interchanged")
+        matrices.append(np.eye(n)[order])
     for a in range(n):
         signs = np.ones(n)
         signs[a] = -1
-        found.append((f"{names[a]} is inverted", np.diag(signs)))
-    return found
+        texts.append(f"{names[a]} is inverted")
+        matrices.append(np.diag(signs))
+    return texts, np.array(matrices)
 
 
 def inverted_lead_one(record: Record) -> list[str]:
@@ -107,7 +122,10 @@ def inverted_lead_one(record: Record) -> list[str]:
     if not {"I", "V5", "V6"} <= set(record.leads):
         return []
     rows = [record.leads.index(name) for name in ("I", "V5", "V6")]
-    piece = most_recorded(record)[rows].astype(np.float64)
+    piece = most_recorded(record)[rows]
+    if not _slopes_opposed(piece, record.fs):
+        return []
+    piece = piece.astype(np.float64)
     beats = find_heartbeats(piece, record.fs)
     if beats is None:
         return []
@@ -136,18 +154,24 @@ def inverted_lead_one(record: Record) -> list[str]:
     return []
 
 
-def identical_leads(record: Record) -> list[str]:
+def _slopes_opposed(piece: np.ndarray, fs: float) -> bool:
+    """Return whether the first lead's slopes go against another's; if not, its beats do not either."""
+    step = max(1, round(SLOPE_S * fs))
+    products = _products(piece[:, step:] - piece[:, :-step])
+    return bool(products[0, 1:].min(initial=np.inf) < 0)
+
+
+def identical_leads(record: Record, levels: Levels) -> list[str]:
     """Return a warning for leads that are the same, sample for sample, and not flat."""
-    seen: dict[bytes, str] = {}
+    seen: dict[bytes, list[int]] = {}
     same: list[str] = []
-    for name, row in zip(record.leads, record.signal, strict=True):
-        # A part of a day-long lead is compared: enough to tell two measured leads apart.
-        part = np.ascontiguousarray(row[:100_000])
-        if not np.fmin.reduce(part) < np.fmax.reduce(part):
-            continue
-        key = part.tobytes()
-        if key in seen:
-            same.append(f"{name} = {seen[key]}")
+    for row in np.flatnonzero(levels.low < levels.high).tolist():
+        # Few leads share both extremes; those are compared, a day-long one in its first part.
+        alike = seen.setdefault(levels.low[row].tobytes() + levels.high[row].tobytes(), [])
+        part = record.signal[row, :MOST_COMPARED]
+        twin = next((r for r in alike if np.array_equal(part, record.signal[r, :MOST_COMPARED], equal_nan=True)), None)
+        if twin is None:
+            alike.append(row)
         else:
-            seen[key] = name
+            same.append(f"{record.leads[row]} = {record.leads[twin]}")
     return [f"leads are identical: {', '.join(same)}"] if same else []

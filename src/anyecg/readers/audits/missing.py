@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from anyecg.readers.audits.levels import Levels, levels_of
 from anyecg.readers.audits.pieces import pieces_of
 from anyecg.record import Record, runs_of
 
@@ -15,8 +16,14 @@ behind, since it is sampled on its way."""
 MARK_SAMPLES = 3
 """An isolated value must occur this often to be a mark, unless it is one of `MARKS`: a pacing spike is one or two."""
 
+CLOSER = 16
+"""Every so many samples are looked at where ten a second leave a mark possible."""
+
 STANDSTILL_S = 1.0
 """A line of exactly one value for this long is no ECG: the amplifier's noise alone moves it. In asystole, too."""
+
+STILL_VALUES = 8
+"""Of ten a second (`Levels.thin`), so many equal ones in a row are worth a look at every sample."""
 
 CLIPPED_RUN_S, CLIPPED_SAMPLES, CLIPPED_RUNS = 0.008, 4, 3
 """A clipped peak holds the extreme for 8 ms and four samples or more, and at least three peaks do. An R peak's own top
@@ -36,7 +43,7 @@ GAP_S = 0.2
 """Less than this in all is not worth a line."""
 
 
-def without_marks(record: Record) -> tuple[Record, list[str]]:
+def without_marks(record: Record, levels: Levels | None = None) -> tuple[Record, list[str]]:
     """Return the record with missing-sample marks that were left as numbers as NaN, and what was found.
 
     A mark is an extreme value of a lead, repeated exactly, far from all others (`ISOLATED`); or a lead that stands
@@ -45,7 +52,7 @@ def without_marks(record: Record) -> tuple[Record, list[str]]:
     signal = record.signal
     found: dict[str, int] = {}
     values: list[float] = []
-    for row in _rows_that_may_have_marks(signal, record.fs):
+    for row in _rows_that_may_have_marks(record, levels or levels_of(record)):
         name = record.leads[row]
         for _ in range(4):  # two marks of a file, one on either side, and once more each
             mark = _mark(signal[row], record.fs)
@@ -65,21 +72,28 @@ def without_marks(record: Record) -> tuple[Record, list[str]]:
     ]
 
 
-def _rows_that_may_have_marks(signal: np.ndarray, fs: float) -> list[int]:
+def _rows_that_may_have_marks(record: Record, levels: Levels) -> list[int]:
     """Return the rows for which `_mark` is worth asking: few, since all samples are compared there.
 
-    Every sixteenth sample shows it: where these, without the extremes, already span a quarter of the whole, nothing is
-    `ISOLATED`; and a second at an extreme leaves fs / 16 of them there.
+    Some samples show it: where these, without the extremes, already span a quarter of the whole, nothing is
+    `ISOLATED`; and a second at an extreme leaves nine or ten values there.
     """
-    low = np.fmin.reduce(signal, axis=1, keepdims=True)
-    high = np.fmax.reduce(signal, axis=1, keepdims=True)
-    thin = signal[:, ::16]
+    low, high, thin = levels.low[:, None], levels.high[:, None], levels.thin
     at_extreme = (thin == low) | (thin == high)
     inner_low = np.fmin.reduce(np.where(at_extreme, np.float32(np.nan), thin), axis=1)
     inner_high = np.fmax.reduce(np.where(at_extreme, np.float32(np.nan), thin), axis=1)
     isolated = ~((inner_high - inner_low) * (1 + ISOLATED) >= (high - low)[:, 0])
-    standing = at_extreme.sum(axis=1) >= max(1.0, STANDSTILL_S * fs / 16 - 1)
-    return np.flatnonzero((isolated | standing) & (low < high)[:, 0]).tolist()
+    standing = at_extreme.sum(axis=1) >= max(1.0, STANDSTILL_S * record.fs / levels.stride - 1)
+    rows = np.flatnonzero((isolated | standing) & (low < high)[:, 0]).tolist()
+    return [
+        row for row in rows if standing[row] or _may_be_isolated(record.signal[row, ::CLOSER], *low[row], *high[row])
+    ]
+
+
+def _may_be_isolated(thin: np.ndarray, low: np.float32, high: np.float32) -> bool:
+    """Ask more of a lead's samples: ten a second may miss every QRS complex."""
+    inner = thin[(thin > low) & (thin < high)]
+    return not len(inner) or not (inner.max() - inner.min()) * (1 + ISOLATED) >= high - low
 
 
 def _mark(row: np.ndarray, fs: float) -> tuple[float, np.ndarray] | None:
@@ -130,16 +144,14 @@ def _standing(at: np.ndarray, n_shortest: int) -> np.ndarray:
     return kept
 
 
-def standstills(record: Record) -> list[str]:
+def standstills(record: Record, levels: Levels) -> list[str]:
     """Return warnings for leads that stand still, wholly or for a second and longer."""
-    flat: list[str] = []
+    flat = [name for name, low, high in zip(record.leads, levels.low, levels.high, strict=True) if low == high]
     still: dict[str, float] = {}
-    for name, row in zip(record.leads, record.signal, strict=True):
-        low, high = float(np.fmin.reduce(row)), float(np.fmax.reduce(row))
-        if low == high:
-            flat.append(name)
-        elif low < high and (seconds := _still_s(row, record.fs)) > 0:
-            still[name] = seconds
+    unmoved = (levels.thin[:, 1:] == levels.thin[:, :-1]).sum(axis=1)
+    for row in np.flatnonzero((unmoved >= STILL_VALUES) & (levels.low < levels.high)):
+        if (seconds := _still_s(record.signal[row], levels.thin[row], levels.stride, record.fs)) > 0:
+            still[record.leads[row]] = seconds
     if len(flat) == record.n_leads:
         return ["every lead is flat"]
     found = [f"flat: {', '.join(flat)}"] if flat else []
@@ -154,14 +166,14 @@ def standstills(record: Record) -> list[str]:
     return found
 
 
-def _still_s(row: np.ndarray, fs: float) -> float:
-    """Return for how many seconds a lead stands still for `STANDSTILL_S` and longer at a time."""
-    # Ten values a second show where that can be: only there every sample is compared.
-    stride = max(1, int(fs * STANDSTILL_S / 10))
-    same = np.diff(row[::stride]) == 0
+def _still_s(row: np.ndarray, thin: np.ndarray, stride: int, fs: float) -> float:
+    """Return for how many seconds a lead stands still for `STANDSTILL_S` and longer at a time.
+
+    Ten values a second (``thin``) show where that can be: only there every sample is compared.
+    """
     n_samples = 0
-    for first, last in runs_of(same):
-        if last - first < 8:
+    for first, last in runs_of(thin[1:] == thin[:-1]):
+        if last - first < STILL_VALUES:
             continue
         start, stop = max(0, (first - 1) * stride), min(len(row), (last + 2) * stride)
         for begin, end in runs_of(row[start:stop] == row[first * stride]):
@@ -169,26 +181,31 @@ def _still_s(row: np.ndarray, fs: float) -> float:
     return n_samples / fs
 
 
-def clipped_leads(record: Record) -> list[str]:
+def clipped_leads(record: Record, levels: Levels) -> list[str]:
     """Return a warning for leads whose peaks are cut off at the converter's limit."""
+    pieces = pieces_of(record)
     clipped = [
         name
-        for name, row in zip(record.leads, record.signal, strict=True)
-        if _is_clipped(row, [piece[record.leads.index(name)] for piece in pieces_of(record)], record.fs)
+        for row, name in enumerate(record.leads)
+        if _is_clipped([piece[row] for piece in pieces], levels.low[row], levels.high[row], record.fs)
     ]
     return [f"peaks are cut off at the converter's limit: {', '.join(clipped)}"] if clipped else []
 
 
-def _is_clipped(row: np.ndarray, pieces: list[np.ndarray], fs: float) -> bool:
-    low, high = float(np.fmin.reduce(row)), float(np.fmax.reduce(row))
+def _is_clipped(pieces: list[np.ndarray], low: np.float32, high: np.float32, fs: float) -> bool:
     n_run = max(CLIPPED_SAMPLES, round(CLIPPED_RUN_S * fs))
     for value in (low, high):
-        n_runs = 0
-        for piece in pieces:
-            at = piece == np.float32(value)
-            if int(at.sum()) >= n_run:
-                n_runs += sum(_arrives(piece, run, high - low, fs) for run in runs_of(at) if run[1] - run[0] >= n_run)
-        if n_runs >= CLIPPED_RUNS and low < high:
+        masks = [piece == value for piece in pieces]
+        # Most extremes are one sample: counting them is faster than looking for runs.
+        if not low < high or sum(map(np.count_nonzero, masks)) < CLIPPED_RUNS * n_run:
+            continue
+        n_runs = sum(
+            _arrives(piece, (start, stop), float(high) - float(low), fs)
+            for piece, at in zip(pieces, masks, strict=True)
+            for start, stop in runs_of(at)
+            if stop - start >= n_run
+        )
+        if n_runs >= CLIPPED_RUNS:
             return True
     return False
 
@@ -208,14 +225,14 @@ def _arrives(piece: np.ndarray, run: tuple[int, int], span: float, fs: float) ->
     return step > CLIPPED_STEP * span and step > 3.5 * resolution
 
 
-def gaps(record: Record) -> list[str]:
+def gaps(record: Record, levels: Levels) -> list[str]:
     """Return a warning that says how much of which leads is not recorded."""
     empty: list[str] = []
     missing: dict[str, tuple[float, int]] = {}
-    for name, row in zip(record.leads, record.signal, strict=True):
-        unknown = np.isnan(row)
-        n_unknown = int(unknown.sum())
-        if n_unknown == len(row):
+    for at in np.flatnonzero(~levels.whole):
+        name, unknown = record.leads[at], np.isnan(record.signal[at])
+        n_unknown = np.count_nonzero(unknown)
+        if n_unknown == len(unknown):
             empty.append(name)
         elif n_unknown >= max(1.0, GAP_S * record.fs):
             missing[name] = (n_unknown / record.fs, len(runs_of(unknown)))
