@@ -1,18 +1,73 @@
 """Restoring leads: algebra is exact, what is measured stays, what is generated is named and has a band."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 from anyecg.engine import load
 from anyecg.errors import SignalError
-from anyecg.leads import LIMB_LEADS, STANDARD_LEADS
+from anyecg.heads import write_head
+from anyecg.leads import LIMB_LEADS, PRECORDIAL_LEADS, STANDARD_LEADS
 from anyecg.record import Record
-from anyecg.tasks.restore import by_algebra, restore, unusable_leads, with_leads, without
+from anyecg.tasks.lead_regression import Mixture, regress, stacked
+from anyecg.tasks.restore import (
+    HEAD,
+    by_algebra,
+    restore,
+    restorer_of,
+    unusable_leads,
+    with_leads,
+    without,
+)
+from anyecg.training.restorer import graph_of, lagged_of
+
+FACTORS = [4.0, 3.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1.0]
 
 
 @pytest.fixture(scope="module")
-def model(tiny_checkpoint):
+def by_codes(tiny_checkpoint):
     return load(tiny_checkpoint, threads=1)
+
+
+@pytest.fixture(scope="module")
+def mixture(dipole):
+    """Return what three patients' dipoles show, the first of them the one to be restored."""
+    rng = np.random.default_rng(5)
+    others = [dipole.with_(signal=seen_by(rng, rng.normal(size=(3, 6900)).cumsum(axis=1))) for _ in range(2)]
+    return Mixture(np.array([0.2, 0.4, 0.4]), lagged_of(iter([dipole, *others])))
+
+
+@pytest.fixture(scope="module")
+def by_head(tiny_checkpoint, tmp_path_factory, mixture):
+    return with_head(tiny_checkpoint, tmp_path_factory.mktemp("checkpoints") / "with_head", mixture, [0.0] * 8)
+
+
+def with_head(checkpoint, folder, mixture, codes_shares):
+    shutil.copytree(checkpoint, folder)
+    config = {"kind": "restoration", "labels": [], "shares": mixture.share.tolist()}
+    write_head(folder, HEAD, config | {"band_factors": FACTORS, "codes_shares": codes_shares}, graph_of(mixture))
+    return load(folder, threads=1)
+
+
+def seen_by(rng, moment):
+    """Return the 12 leads (12, n) of a dipole's moment (3, n) in some chest."""
+    moment = moment - moment.mean(axis=1, keepdims=True)
+    limb = np.array([[1, 0], [0, 1], [-1, 1], [-0.5, -0.5], [1, -0.5], [-0.5, 1]]) @ moment[:2]
+    return np.concatenate([limb, rng.normal(0, 1, (6, 3)) @ moment])
+
+
+@pytest.fixture(params=["by_codes", "by_head"])
+def model(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def dipole():
+    """Return 12 leads of 23 s that are the field of one dipole: any three that are not coplanar tell the others."""
+    rng = np.random.default_rng(1)
+    signal = seen_by(rng, np.cumsum(rng.normal(0, 0.02, (3, 6900)), axis=1))
+    return Record(signal, 300.0, STANDARD_LEADS, source_fs=500.0)
 
 
 @pytest.fixture
@@ -73,9 +128,9 @@ def test_leads_that_were_not_asked_for_stay_missing(model, twelve):
     assert not found.record.restored
 
 
-def test_the_same_seed_draws_the_same(model, twelve):
+def test_the_same_seed_draws_the_same(by_codes, twelve):
     given = twelve.pick(["I", "II"])
-    first, again, other = (restore(given, model, ["V4"], draws=2, seed=seed).record.signal for seed in (1, 1, 2))
+    first, again, other = (restore(given, by_codes, ["V4"], draws=2, seed=seed).record.signal for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -97,3 +152,129 @@ def test_unusable_leads_are_found_and_taken_out(twelve):
     assert np.isnan(left.pick(["V4"]).signal).all()
     kept = [name for name in STANDARD_LEADS if name != "V4"]
     np.testing.assert_array_equal(left.pick(kept).signal, record.pick(kept).signal)
+
+
+def hidden_from(record, leads):
+    return np.where(np.array([name in leads for name in record.leads])[:, None], np.float32(np.nan), record.signal)
+
+
+def error(found, truth):
+    return np.sqrt(np.square(found - truth).mean() / np.square(truth).mean())
+
+
+def test_leads_of_a_dipole_are_regressed_on_three(by_head, dipole):
+    wanted = [name for name in PRECORDIAL_LEADS if name != "V2"]
+    found = restore(dipole.pick(["I", "II", "V2"]), by_head, PRECORDIAL_LEADS)
+    truth = dipole.pick(wanted).signal
+    assert error(found.record.pick(wanted).signal, truth) < 0.3  # the other chests count for something
+    rows = [found.record.leads.index(name) for name in wanted]
+    middle = (found.low_mv[rows] + found.high_mv[rows]) / 2
+    np.testing.assert_allclose(middle, found.record.pick(wanted).signal, atol=1e-4)
+
+
+def test_a_record_chooses_the_component_that_is_like_it(mixture, dipole):
+    rng = np.random.default_rng(6)
+    strangers = Mixture(np.array([0.5, 0.5]), mixture.lagged[1:])
+    given = hidden_from(dipole, ["V3"])
+    known, unknown = (regress(m, given).mean[8] for m in (mixture, strangers))
+    assert error(known, dipole.signal[8]) < 0.5 * error(unknown, dipole.signal[8])
+    alike = Mixture(rng.permutation(mixture.share), mixture.lagged)
+    np.testing.assert_allclose(regress(alike, given).mean[8], known, atol=0.05 * np.abs(known).max())
+
+
+def test_what_follows_in_time_is_regressed_on_what_was_before(dipole):
+    rng = np.random.default_rng(7)
+    signal = np.zeros((12, 6000))
+    signal[1] = np.convolve(rng.normal(size=6000), np.ones(12), mode="same")
+    signal[2], signal[3], signal[4], signal[5] = signal[1], -signal[1] / 2, -signal[1] / 2, signal[1] / 2
+    signal[6:] = np.roll(signal[1], 40)  # V1 to V6 are lead II, 133 ms later
+    record = Record(signal, 300.0, STANDARD_LEADS, source_fs=300.0)
+    late = Mixture(np.ones(1), lagged_of(iter([record])))
+    found = regress(late, hidden_from(record, PRECORDIAL_LEADS)).mean
+    assert error(found[6, 200:-200], signal[6, 200:-200]) < 0.2
+
+
+def test_the_band_is_as_wide_as_the_factor_says(by_head, mixture, dipole):
+    given = hidden_from(dipole, ["V3", "V4"])
+    found = restore(dipole.with_(signal=given), by_head, ["V3", "V4"])
+    expected = regress(mixture, given).spread[8:10] * FACTORS[5]
+    np.testing.assert_allclose((found.high_mv - found.low_mv)[8:10] / 2, expected, rtol=0.05)  # float16
+    narrow = regress(mixture, hidden_from(dipole, ["V3"])).spread[8]
+    wide = regress(mixture, hidden_from(dipole, [*PRECORDIAL_LEADS, "II", "III", "aVR", "aVL", "aVF"])).spread[8]
+    assert np.median(wide) > 2 * np.median(narrow)
+
+
+def test_codes_have_the_share_that_the_head_gives_them(tiny_checkpoint, tmp_path, mixture, dipole, by_head, by_codes):
+    both = with_head(tiny_checkpoint, tmp_path / "both", mixture, [0.0, 0.25, *[0.0] * 6])
+    given = dipole.pick(["I", "II"])
+    mixed, regressed, drawn = (
+        restore(given, model, ["V1"], draws=3).record.pick(["V1"]).signal for model in (both, by_head, by_codes)
+    )
+    np.testing.assert_allclose(mixed, 0.75 * regressed + 0.25 * drawn, atol=1e-4)
+
+
+def test_a_gap_is_filled_by_what_the_lead_was_elsewhere(mixture, dipole):
+    strangers = Mixture(np.array([0.5, 0.5]), mixture.lagged[1:])
+    signal = dipole.signal.copy()
+    signal[9, 1000:2000] = np.nan  # V4
+    never = regress(strangers, hidden_from(dipole, ["V4"])).mean[9, 1000:2000]
+    found = regress(strangers, signal)
+    truth = dipole.signal[9, 1000:2000]
+    assert error(found.mean[9, 1000:2000], truth) < 0.3 * error(never, truth)
+    kept = np.isfinite(signal)
+    np.testing.assert_array_equal(found.mean[kept], signal[kept])
+    assert np.isnan(found.spread[kept]).all()
+
+
+def test_gaps_of_all_leads_at_different_times_are_filled(by_head, dipole):
+    signal = dipole.signal.copy()
+    for row in range(6, 12):
+        signal[row, 500 * row : 500 * row + 400] = np.nan
+    found = restore(dipole.with_(signal=signal), by_head, PRECORDIAL_LEADS)
+    gaps = ~np.isfinite(signal)
+    assert error(found.record.signal[gaps], dipole.signal[gaps]) < 0.2
+
+
+def test_one_limb_lead_and_restored_ones_obey_einthoven(by_head, dipole):
+    found = restore(dipole.pick(["aVL", "V1", "V4"]), by_head, LIMB_LEADS).record
+    one, two, three, avr, avl, avf = found.pick(LIMB_LEADS).signal
+    np.testing.assert_array_equal(avl, dipole.pick(["aVL"]).signal[0])
+    scale = np.abs(two).max()
+    np.testing.assert_allclose(three, two - one, atol=1e-3 * scale)
+    np.testing.assert_allclose(avr, -(one + two) / 2, atol=1e-3 * scale)
+    np.testing.assert_allclose(avf, two - one / 2, atol=1e-3 * scale)
+    assert found.restored == set(LIMB_LEADS) - {"aVL"}
+
+
+def test_other_leads_stay_and_without_a_standard_lead_codes_answer(by_head, by_codes, dipole):
+    extra = Record(np.concatenate([dipole.signal, dipole.signal[:1]]), 300.0, (*STANDARD_LEADS, "ES"), source_fs=500.0)
+    found = restore(extra.pick(["II", "V3", "ES"]), by_head, ["V1"])
+    assert found.record.leads == ("II", "V1", "V3", "ES")
+    assert found.record.restored == {"V1"}
+    only, codes = (restore(extra.pick(["ES"]), model, ["V1"], draws=2).record for model in (by_head, by_codes))
+    np.testing.assert_array_equal(only.signal, codes.signal)
+
+
+def test_a_stretch_without_any_lead_is_left_to_the_codes(by_head, dipole):
+    signal = np.concatenate([dipole.signal[:, :4000], np.full((12, 900), np.nan), dipole.signal[:, :2000]], axis=1)
+    found = restore(dipole.with_(signal=signal), by_head, STANDARD_LEADS, draws=2)
+    assert np.isfinite(found.record.signal).all()
+    assert (found.low_mv[:, 4400] <= found.high_mv[:, 4400]).all()
+
+
+def test_the_head_is_read_anew_when_it_was_written_anew(tiny_checkpoint, tmp_path, mixture):
+    assert restorer_of(tiny_checkpoint) is None
+    folder = with_head(tiny_checkpoint, tmp_path / "one", mixture, [0.0] * 8).checkpoint.folder
+    assert restorer_of(folder).config["codes_shares"][0] == 0
+    config = {"kind": "restoration", "labels": [], "shares": [1.0], "band_factors": FACTORS, "codes_shares": [1.0] * 8}
+    write_head(folder, HEAD, config, graph_of(mixture))
+    assert restorer_of(folder).config["codes_shares"][0] == 1
+
+
+def test_taps_covary_as_stacked_says():
+    rng = np.random.default_rng(8)
+    lagged = rng.normal(size=(3, 2, 2))
+    whole = stacked(lagged, 1)
+    assert whole.shape == (6, 6)
+    np.testing.assert_array_equal(whole[0:2, 4:6], lagged[2])
+    np.testing.assert_array_equal(whole[4:6, 0:2], lagged[2].T)

@@ -2,9 +2,9 @@
 
 The data's way, written once, here; a module imports only from what stands before it:
 
-    errors, leads, record,
-    readers, writers, signals, tokens, result, quality, beats,
-    metrics, codes, checkpoint, heads, engine, tasks, analysis, report,
+    errors, leads, codes, record,
+    readers, writers, signals, tokens, overview, result, quality, beats,
+    metrics, checkpoint, heads, engine, tasks, analysis, report,
     models, training,
     cli, demo
 

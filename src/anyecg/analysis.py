@@ -3,15 +3,24 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
 from anyecg import __version__
 from anyecg.beats import find_beats
 from anyecg.engine import Model, load
+from anyecg.heads import open_head
+from anyecg.overview import Overview
 from anyecg.quality import assess
 from anyecg.readers import read
-from anyecg.record import Record
-from anyecg.result import Result
+from anyecg.record import Annotation, Record
+from anyecg.result import Anomaly, Finding, Result, Rhythm
 from anyecg.tasks.anomaly import find_anomaly, load_reference
 from anyecg.tasks.arrhythmia import find_labels
+from anyecg.tasks.beat_classes import classify_beats
+from anyecg.tasks.episodes import as_finding
+from anyecg.tasks.long import summarize, unusable_stretches, window_surprise
+from anyecg.tasks.rhythm import HEAD as RHYTHM_HEAD
+from anyecg.tasks.rhythm import find_episodes
 
 
 def analyze(record: Record | str | Path, model: Model | str | Path = "nano") -> Result:
@@ -54,12 +63,14 @@ def analyze(record: Record | str | Path, model: Model | str | Path = "nano") -> 
         surprise = model.surprise(tokens)
         rhythm = found.result()
 
-    anomaly = None
+    anomaly, reference = None, load_reference(model.checkpoint.folder, record.n_leads)
     if quality.usable:
         judged = [name for name, lead in quality.leads.items() if lead.score > 0]
-        anomaly = find_anomaly(embedding, surprise, judged, load_reference(model.checkpoint.folder, record.n_leads))
+        anomaly = find_anomaly(embedding, surprise, judged, reference, prepared, rhythm)
 
-    findings = find_labels(model, tokens, rhythm, quality)
+    labels = find_labels(model, tokens, rhythm, quality)
+    beats = tuple(classify_beats(prepared, rhythm, model)) if quality.usable else ()
+    episodes, overview = find_course(model, record, prepared, rhythm, beats, anomaly, surprise)
     return Result(
         record=record,
         prepared=prepared,
@@ -70,11 +81,44 @@ def analyze(record: Record | str | Path, model: Model | str | Path = "nano") -> 
         surprise=surprise,
         embedding=embedding.pooled,
         anomaly=anomaly,
-        findings=findings,
+        findings=(*labels, *episodes),
+        beats=beats,
+        overview=overview,
         model=model.describe(),
         anyecg_version=__version__,
         warnings=(*prepared.warnings, *_cautions(record, model, quality.usable)),
     )
+
+
+def find_course(
+    model: Model,
+    record: Record,
+    prepared: Record,
+    rhythm: Rhythm,
+    beats: tuple[Annotation, ...],
+    anomaly: Anomaly | None,
+    surprise: np.ndarray,
+) -> tuple[tuple[Finding, ...], Overview]:
+    """Return the rhythm episodes of a record, and its overview hour by hour."""
+    head = open_head(model.checkpoint.folder, RHYTHM_HEAD)
+    classes = np.array([beat.code for beat in beats]) if beats else None
+    unusable_s = unusable_stretches(record, prepared)
+    episodes = find_episodes(rhythm.r_peaks_s, classes, head=head, unusable_s=unusable_s)
+    overview = summarize(
+        rhythm.r_peaks_s,
+        prepared.duration_s,
+        classes=classes,
+        episodes=episodes,
+        unusable_s=unusable_s,
+        anomalies=anomaly.segments if anomaly else (),
+        surprise_bits=window_surprise(surprise, model.checkpoint.grid.fragment_s),
+    )
+    leads = (rhythm.lead,) if rhythm.lead else ()
+    found = tuple(
+        as_finding(episode, leads, head.labels[0].threshold if head and episode.score is not None else None)
+        for episode in episodes
+    )
+    return found, overview
 
 
 def _cautions(record: Record, model: Model, usable: bool) -> list[str]:

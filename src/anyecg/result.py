@@ -5,8 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from anyecg.overview import Overview
 from anyecg.record import Annotation, Record
 from anyecg.tokens import Tokens
+
+BEAT_CLASSES = ("N", "S", "V", "F", "Q")
+"""ANSI/AAMI EC57; each letter is also an MIT-BIH symbol of that class."""
 
 DISCLAIMER = "Research software. Not a medical device: not for diagnosis or treatment."
 
@@ -95,7 +99,7 @@ class Anomaly:
     Parameters
     ----------
     score : float
-        Grows with abnormality.
+        Grows with abnormality: 0 is the median of normal records, 1 their 84th percentile.
     percentile : float
         Share of normal held-out training-side records that score lower, 0 to 100.
     segments : tuple of Annotation
@@ -131,6 +135,11 @@ class Result:
         None if quality forbids a score.
     findings : tuple of Finding
         What the heads of the checkpoint found: every label of a record, then episodes.
+    beats : tuple of Annotation
+        One a beat: kind ``"beat"``, code its class (N S V F Q of ANSI/AAMI EC57), score its probability; empty if the
+        checkpoint cannot tell.
+    overview : Overview or None
+        Hour by hour, minute by minute; the strips worth a look first.
     restored_leads : tuple of str
     warnings : tuple of str
     model : dict
@@ -150,6 +159,8 @@ class Result:
     model: dict[str, Any]
     anyecg_version: str
     findings: tuple[Finding, ...] = ()
+    beats: tuple[Annotation, ...] = ()
+    overview: Overview | None = None
     restored_leads: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
 
@@ -178,6 +189,9 @@ class Result:
             "rhythm": {
                 "hr_bpm": _rounded(self.rhythm.hr_bpm, 1),
                 "n_beats": len(self.rhythm.r_peaks_s),
+                "beats": {code: sum(beat.code == code for beat in self.beats) for code in BEAT_CLASSES}
+                if self.beats
+                else None,
                 "rr_ms": {
                     "mean": _rounded(self.rhythm.rr_mean_ms, 1),
                     "sdnn": _rounded(self.rhythm.sdnn_ms, 1),
@@ -185,6 +199,7 @@ class Result:
                 },
             },
             "findings": [_plain(finding) for finding in self.findings],
+            "long": self.overview.to_dict() if self.overview else None,
             "anomaly": {
                 "score": _rounded(self.anomaly.score, 4) if self.anomaly else None,
                 "percentile": _rounded(self.anomaly.percentile, 1) if self.anomaly else None,

@@ -92,3 +92,27 @@ def test_headers_that_lie(make_edf, at, text, message):
     path.write_bytes(data)
     with pytest.raises(ReadError, match=message):
         read(path)
+
+
+def test_a_signal_called_annotations_in_plain_edf(make_edf) -> None:
+    """Only in EDF+ it holds annotations; elsewhere it is a signal like others, and the leads behind it stay right."""
+    sample = make_edf(labels=("ECG I", "ECG II", "ECG V1"))
+    data = bytearray(sample.path.read_bytes())
+    data[192:197] = b" " * 5
+    data[256:272] = b"EDF Annotations "
+    sample.path.write_bytes(data)
+    record = read(sample.path)
+    assert record.leads == ("II", "V1")
+    assert np.abs(record.signal - sample.signal[1:, : record.n_samples]).max() < 2 * sample.step_mv
+
+
+@pytest.mark.parametrize("suffix", [".edf", ".bdf"])
+def test_the_numbers_are_those_of_pyedflib(make_edf, suffix: str) -> None:
+    import pyedflib
+
+    sample = make_edf(suffix, labels=("ECG I", "ECG II", "ECG V1"), n_seconds=130)
+    with pyedflib.EdfReader(str(sample.path)) as file:
+        theirs = np.stack([file.readSignal(i) for i in range(3)])
+    np.testing.assert_allclose(read(sample.path).signal, theirs, rtol=1e-6, atol=1e-7)
+    part = read(sample.path, start_s=63.5, end_s=66.3)
+    np.testing.assert_allclose(part.signal, theirs[:, 15875:16575], rtol=1e-6, atol=1e-7)

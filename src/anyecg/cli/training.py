@@ -129,7 +129,7 @@ def finetune(
 @app.command()
 def evaluate(
     what: Annotated[
-        str, typer.Argument(metavar="WHAT", help="tokenizer, pretraining, robustness, meaning or restoration")
+        str, typer.Argument(metavar="WHAT", help="tokenizer, pretraining, robustness, meaning, restoration or heads")
     ],
     checkpoint: Annotated[
         str, typer.Argument(metavar="MODEL", help="Name of a model, or a checkpoint folder.")

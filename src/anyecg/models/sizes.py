@@ -5,6 +5,9 @@
 Measured parameter counts: ``anyecg models --presets``.
 """
 
+from math import prod
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from anyecg.leads import STANDARD_LEADS
@@ -20,7 +23,8 @@ class TokenizerConfig(BaseModel):
     """Sizes of the ECG tokenizer.
 
     ``fs_hz * fragment_s`` must be whole: the samples of a fragment. A block of ``block_fragments`` fragments is what
-    the tokenizer sees at once.
+    the tokenizer sees at once. With ``quantizer = "fsq"`` each of the ``n_levels`` codes is made of the dimensions that
+    ``fsq_values`` lists, by the number of values each may take.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,6 +49,8 @@ class TokenizerConfig(BaseModel):
     code_dim: int = 64
     decay: float = 0.99
     codebook_gradient: bool = False
+    quantizer: Literal["cosine-vq", "fsq"] = "cosine-vq"
+    fsq_values: tuple[int, ...] = (8, 8, 4)
     wavelet: str = "db6"
 
     @model_validator(mode="after")
@@ -53,6 +59,10 @@ class TokenizerConfig(BaseModel):
             raise ValueError(f"width {self.width} is no multiple of n_heads {self.n_heads}")
         if self.lead_names[0] != UNKNOWN_LEAD:
             raise ValueError(f"lead_names must begin with {UNKNOWN_LEAD!r}")
+        if self.quantizer == "fsq":
+            size, dims = prod(self.fsq_values), self.n_levels * len(self.fsq_values)
+            if (self.codebook_size, self.code_dim) != (size, dims):
+                raise ValueError(f"fsq_values {self.fsq_values} need codebook_size {size} and code_dim {dims}")
         return self
 
 

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from anyecg.models.attention import GridBlock
 from anyecg.models.demography import Demography, read_demography
+from anyecg.models.fsq import FiniteScalarQuantizer
 from anyecg.models.quantizer import Quantized, ResidualCosineQuantizer
 from anyecg.models.sizes import TokenizerConfig
 
@@ -69,7 +70,7 @@ class Views(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """What one training pass returns: unit vectors before quantisation (B, L, P, C), their codes, the views."""
+    """What one training pass returns: vectors before quantisation (B, L, P, C), their codes, the views."""
 
     z: Tensor
     quantized: Quantized
@@ -94,13 +95,7 @@ class Tokenizer(nn.Module):
             for _ in range(config.encoder_layers)
         )
         self.to_code = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.code_dim))
-        self.quantizer = ResidualCosineQuantizer(
-            config.n_levels,
-            config.codebook_size,
-            config.code_dim,
-            decay=config.decay,
-            codebook_gradient=config.codebook_gradient,
-        )
+        self.quantizer = make_quantizer(config)
         self.from_code = nn.Linear(config.code_dim, width)
         self.decoder_time = nn.Parameter(torch.randn(config.block_fragments, width) * 0.02)
         self.decoder_lead = nn.Parameter(torch.randn(len(config.lead_names), width) * 0.02)
@@ -117,13 +112,14 @@ class Tokenizer(nn.Module):
         self.register_buffer("wavelet_std", torch.ones(matrix.shape[1]))
 
     def encode(self, samples: Tensor, valid: Tensor, lead_ids: Tensor) -> Tensor:
-        """Fragments (B, L, P, S) -> unit vectors (B, L, P, C) that await quantisation."""
+        """Fragments (B, L, P, S) -> vectors (B, L, P, C) that await quantisation: of length 1, but for FSQ."""
         n_positions = samples.shape[2]
         x = self.embed(samples.flatten(0, 2)).unflatten(0, samples.shape[:3])  # (B, L, P, D)
         x = x + self.encoder_time[:n_positions] + self.encoder_lead[lead_ids][:, :, None, :]
         for block in self.encoder:
             x = block(x, valid)
-        return F.normalize(self.to_code(x).float(), dim=-1)  # (B, L, P, C)
+        z = self.to_code(x).float()  # (B, L, P, C)
+        return z if self.config.quantizer == "fsq" else F.normalize(z, dim=-1)
 
     def codes(self, samples: Tensor, valid: Tensor, lead_ids: Tensor) -> Tensor:
         """Fragments (B, L, P, S) -> codes (B, L, P, K), int64. Where not valid they mean nothing."""
@@ -154,6 +150,19 @@ class Tokenizer(nn.Module):
     def wavelet_view(self, samples: Tensor) -> Tensor:
         """Return the frequency view's target: samples (B, L, P, S) -> normalised wavelet coefficients (B, L, P, W)."""
         return samples @ self.wavelet_matrix / self.wavelet_std
+
+
+def make_quantizer(config: TokenizerConfig) -> ResidualCosineQuantizer | FiniteScalarQuantizer:
+    """Build the quantizer a config asks for."""
+    if config.quantizer == "fsq":
+        return FiniteScalarQuantizer(config.n_levels, config.fsq_values)
+    return ResidualCosineQuantizer(
+        config.n_levels,
+        config.codebook_size,
+        config.code_dim,
+        decay=config.decay,
+        codebook_gradient=config.codebook_gradient,
+    )
 
 
 def wavelet_analysis(config: TokenizerConfig) -> tuple[np.ndarray, np.ndarray]:

@@ -107,9 +107,11 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     return with_notes(record, notes.remarks)
 
 
-def _in_file(layout: Layout, index: int) -> int:
-    """Return the place in the file of the signal that pyedflib, which leaves annotations out, gives this number."""
-    return [i for i in range(layout.n_signals) if i not in layout.annotation_signals][index]
+def _places(layout: Layout) -> list[int]:
+    """Return the place in the file of each signal as pyedflib counts them: in EDF+ and BDF+ without annotations."""
+    with layout.path.open("rb") as file:
+        plus = file.read(197)[192:196] in (b"EDF+", b"BDF+")
+    return [i for i in range(layout.n_signals) if not (plus and i in layout.annotation_signals)]
 
 
 def _signal(
@@ -118,7 +120,7 @@ def _signal(
     """Return the samples of a span, counted at ``rate``, of all channels as float32 mV, (n_channels, n)."""
     layout = parse_layout(path)
     held = {channel.index: channel for channel in layout.channels}
-    records = data_records(layout)
+    places, records = _places(layout), data_records(layout)
     n_wanted = span[1] - span[0]
     spans = [(round(span[0] * c.rate_hz / rate), round(span[1] * c.rate_hz / rate)) for c in channels]
     one_rate = all(end - begin == n_wanted for begin, end in spans)
@@ -126,7 +128,7 @@ def _signal(
     rows = list(signal) if one_rate else [np.empty(end - begin, dtype=np.float32) for begin, end in spans]
     for row, channel, factor, (begin, end) in zip(rows, channels, factors, spans, strict=True):
         n_held = max(0, min(end, channel.n_samples) - begin)
-        _fill(row[:n_held], layout, records, held[_in_file(layout, channel.index)], begin, factor, ours)
+        _fill(row[:n_held], layout, records, held[places[channel.index]], begin, factor, ours)
         row[n_held:] = np.nan
     return signal if one_rate else to_one_rate(rows, [c.rate_hz for c in channels], n_wanted)
 

@@ -1,14 +1,28 @@
-"""First anomaly score: how far a record's embeddings lie from those of normal training records.
+"""How far a record lies from normal ones, and where it does: fitted on normal training records alone.
 
-Each lead's mean embedding is compared with the mean of that lead in normal records, by Mahalanobis distance (one
-covariance shared by all leads, Ledoit-Wolf shrunk: arXiv cond-mat/0306519); the record's score is the mean over its
-leads. Its percentile is among normal validation records *seen through the same leads*, so that a 3-lead recording is
-not called odd for lacking nine.
+Two distances, each from held-out normal records *seen through the same leads*, so that a 3-lead recording is not called
+odd for lacking nine:
 
-Two references are kept, since context changes embeddings: ``many`` (3 leads and more) and ``few`` (1 or 2).
+- of the embeddings: each lead's mean over a window, all leads side by side, by a Gaussian whose covariance is a few
+  factors and one noise level (probabilistic principal components, Tipping and Bishop 1999, doi:10.1111/1467-9868.00196;
+  such a model knows the distribution of any subset of its leads);
+- of the classical measures (`anyecg.tasks.measures`), by a Gaussian with a shrunk covariance (Ledoit and Wolf 2004,
+  doi:10.1016/S0047-259X(03)00096-4). They see what a mean over time does not: irregular intervals, odd beats.
+
+A distance's logarithm, in spreads of normal records from their median, is a level; the score of a window is a weighted
+mean of both levels on the same scale, that of a record the upper decile of its windows. Windows are as long as those
+normal records were seen in, so that a day's score compares with that of 10 s.
+
+The map says where: for each fragment of each lead the mean of two levels, of its surprise under the masked model and of
+its embedding's Mahalanobis distance from normal fragments of that lead.
+
+Five references are kept, since context changes embeddings: known leads among many (9 and more), some (3 to 8) and few
+(1 or 2), and unknown leads among 3 and more, and few. Where a record has known leads, its unknown leads do not count in
+its score.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,83 +30,218 @@ import numpy as np
 
 from anyecg.engine import Embedding
 from anyecg.errors import CheckpointError
-from anyecg.record import Annotation, runs_of
-from anyecg.result import Anomaly
+from anyecg.record import Annotation, Record, runs_of
+from anyecg.result import Anomaly, Rhythm
+from anyecg.tasks.measures import BEATS, EACH_LEAD, INTERVALS, MEASURES, RHYTHM, SPECTRUM, measure
 
 FILE = "anomaly.npz"
+FILE_VERSION = 2
 MOST_SEGMENTS = 20
+
+MOST_WINDOWS = 240
+"""Windows a long record is judged by, evenly spread: two hours of a single lead, or a twelfth of a day."""
+
+UPPER = 0.9
+"""A record's score is this quantile of its windows': a tenth of it may make it abnormal, one window of many may not."""
+
+MOST_SPREADS = 6.0
+"""A measure further out counts as this far: a misplaced mark must not outweigh everything else."""
+
+UNKNOWN = "unknown"
+
+CONTEXTS = {"many": "many", "some": "many", "few": "few"}
+"""The contexts, and the one whose reference of unknown leads serves each."""
+
+IN_MILLIVOLTS = tuple(
+    name
+    for name in MEASURES
+    if name in ("sokolow_mv", "cornell_mv") or (name.partition("_")[2] in EACH_LEAD and not name.endswith("_ms"))
+)
+"""Measures that mean nothing where the gain is unknown."""
+
+WITHOUT_NAMES = (*RHYTHM[:-1], *BEATS, *INTERVALS, *SPECTRUM, *(f"best_{name}" for name in EACH_LEAD))
+"""Measures that need no lead's name. The number of beats is left out everywhere: it is the record's length."""
+
+WITH_NAMES = tuple(name for name in MEASURES if name != "beats" and not name.startswith("best_"))
 
 
 @dataclass(frozen=True, eq=False)
 class NormalReference:
-    """What is normal, in one context.
+    """What is normal, in one context: C leads, D width, F factors, N held-out normal records, M sets of Q measures.
 
     Parameters
     ----------
     leads : tuple of str
-        Known leads; the first is "unknown" and serves all others.
-    means : ndarray, shape (n_known, width)
-    whitening : ndarray, shape (width, width)
-        ``norm((x - mean) @ whitening)`` is the Mahalanobis distance.
-    distances : ndarray, shape (n_records, n_known)
-        Of normal validation records.
-    surprise_limit_bits : float
-        99 % of the fragments of normal validation records are less surprising.
+        The C leads; only ``"unknown"``, or those known by name.
+    window_fragments : int
+        Length of the windows normal records were seen in.
+    means, spreads : ndarray of float32, shape (C, D)
+        Of a lead's mean embedding over normal training records.
+    loadings : ndarray of float32, shape (C, D, F)
+        Factors of all leads together, each at its standard deviation, in units of ``spreads``.
+    noise : float
+        Variance of what the factors leave.
+    power : ndarray of float32, shape (N, C)
+        Squared length of each held-out normal record's standardised embedding.
+    factors : ndarray of float32, shape (N, C, F)
+        Its products with the loadings: all that a distance needs.
+    measure_names : tuple of str
+        The Q measures.
+    measure_means, measure_spreads : ndarray of float32, shape (M, Q)
+        M is C where leads were measured one at a time, else 1.
+    measure_covariances : ndarray of float32, shape (M, Q, Q)
+        Of the standardised measures.
+    measures : ndarray of float32, shape (N, M, Q)
+        Standardised, of the held-out normal records.
+    embedding_share : float
+        Weight of the embeddings' level in the score; the rest is that of the measures.
+    fragment_means : ndarray of float32, shape (C, D)
+    fragment_whitening : ndarray of float32, shape (D, D)
+        ``norm((x - mean) @ whitening)`` is the Mahalanobis distance of a fragment.
+    fragment_levels : ndarray of float32, shape (2, 2)
+        Median and spread over held-out normal fragments of the surprise (bits) and of the distance's logarithm.
+    map_limit : float
+        99 % of the held-out normal fragments lie below it in the map.
     """
 
     leads: tuple[str, ...]
+    window_fragments: int
     means: np.ndarray
-    whitening: np.ndarray
-    distances: np.ndarray
-    surprise_limit_bits: float
+    spreads: np.ndarray
+    loadings: np.ndarray
+    noise: float
+    power: np.ndarray
+    factors: np.ndarray
+    measure_names: tuple[str, ...]
+    measure_means: np.ndarray
+    measure_spreads: np.ndarray
+    measure_covariances: np.ndarray
+    measures: np.ndarray
+    embedding_share: float
+    fragment_means: np.ndarray
+    fragment_whitening: np.ndarray
+    fragment_levels: np.ndarray
+    map_limit: float
 
-    def columns(self, leads: tuple[str, ...]) -> list[int]:
-        """Return the column of each lead; 0 for unknown ones."""
-        return [self.leads.index(name) if name in self.leads else 0 for name in leads]
+    def standardised(self, per_lead: np.ndarray, columns: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return squared lengths (..., L) and products with the loadings (..., L, F) of mean embeddings (..., L, D)."""
+        z = (per_lead - self.means[columns]) / self.spreads[columns]
+        return np.square(z).sum(axis=-1), np.einsum("...ld,ldf->...lf", z, self.loadings[columns])
 
-    def distance(self, per_lead: np.ndarray, leads: tuple[str, ...]) -> np.ndarray:
-        """Return the Mahalanobis distance of each lead's mean embedding: (n_leads, width) -> (n_leads,)."""
-        centred = per_lead - self.means[self.columns(leads)]
-        return np.linalg.norm(centred @ self.whitening, axis=-1)
+    def log_distance(self, power: np.ndarray, factors: np.ndarray, columns: list[int]) -> np.ndarray:
+        """Return the logarithm of the Mahalanobis distance of some leads together: (..., L), (..., L, F) -> (...)."""
+        # Woodbury: (W W' + noise)^-1 = (1 - W (noise + W' W)^-1 W') / noise
+        w = self.loadings[columns].reshape(-1, self.loadings.shape[-1])
+        inner = np.linalg.inv(self.noise * np.eye(w.shape[1]) + w.T @ w)
+        along = factors.sum(axis=-2)
+        squared = (power.sum(axis=-1) - np.einsum("...f,fg,...g->...", along, inner, along)) / self.noise
+        result: np.ndarray = 0.5 * np.log(np.maximum(squared, 1e-6))
+        return result
+
+    def embedding_levels(self, per_lead: np.ndarray, columns: list[int]) -> tuple[float, np.ndarray]:
+        """Return the level of one window's mean embeddings (L, D), and those of the normal records (N,)."""
+        power, factors = self.standardised(per_lead, columns)
+        if self.leads == (UNKNOWN,):  # any number of them, each by itself
+            own = float(np.mean([self.log_distance(power[[i]], factors[[i]], [0]) for i in range(len(power))]))
+            normal = self.log_distance(self.power, self.factors, [0])
+        else:
+            own = float(self.log_distance(power, factors, columns))
+            normal = self.log_distance(self.power[:, columns], self.factors[:, columns], columns)
+        median, spread = median_and_spread(normal)
+        return (own - median) / spread, (normal - median) / spread
+
+    def measure_levels(self, measured: np.ndarray, column: int) -> tuple[float, np.ndarray] | None:
+        """Return the level of one window's measures (Q,), and those of the normal records; None if there are none."""
+        column = column if len(self.measure_means) > 1 else 0
+        there = np.isfinite(measured)
+        if not there.any():
+            return None
+        z = (measured - self.measure_means[column])[there] / self.measure_spreads[column][there]
+        z = np.clip(z, -MOST_SPREADS, MOST_SPREADS)
+        precision = np.linalg.inv(self.measure_covariances[column][np.ix_(there, there)])
+        normal = self.measures[:, column][:, there]
+        levels = 0.5 * np.log(np.einsum("nq,qr,nr->n", normal, precision, normal) + 1e-6)
+        median, spread = median_and_spread(levels)
+        return float((0.5 * np.log(z @ precision @ z + 1e-6) - median) / spread), (levels - median) / spread
 
 
-def load_reference(folder: Path, n_leads: int) -> NormalReference:
-    """Read the reference for a number of leads from a checkpoint folder."""
+@dataclass(frozen=True, eq=False)
+class References:
+    """The references for a number of leads: known by name, and unknown."""
+
+    known: NormalReference
+    unknown: NormalReference
+
+    def of(self, lead: str) -> tuple[NormalReference, int]:
+        """Return the reference of a lead and its column there."""
+        return (self.known, self.known.leads.index(lead)) if lead in self.known.leads else (self.unknown, 0)
+
+
+def median_and_spread(values: np.ndarray) -> tuple[float, float]:
+    """Return the median and the distance from it to the 84th percentile: one standard deviation, of the upper half."""
+    median, upper = np.nanpercentile(values, [50, 84])
+    return float(median), float(max(upper - median, 1e-6))
+
+
+def context_of(n_leads: int) -> str:
+    """Return the context a number of leads belongs to."""
+    return "few" if n_leads <= 2 else "some" if n_leads <= 8 else "many"
+
+
+def load_reference(folder: Path, n_leads: int) -> References:
+    """Read the references for a number of leads from a checkpoint folder.
+
+    Raises
+    ------
+    CheckpointError
+        There is none, or it was written by another version.
+    """
     path = folder / FILE
     if not path.is_file():
         raise CheckpointError(f"{path}: missing, expected the normal reference. Write it with anyecg export.")
     context = context_of(n_leads)
     with np.load(path, allow_pickle=False) as stored:
-        return NormalReference(
-            leads=tuple(str(name) for name in stored["leads"]),
-            means=stored[f"{context}_means"].astype(np.float32),
-            whitening=stored[f"{context}_whitening"].astype(np.float32),
-            distances=stored[f"{context}_distances"].astype(np.float32),
-            surprise_limit_bits=float(stored[f"{context}_surprise_limit_bits"]),
-        )
+        version = int(stored["version"]) if "version" in stored else 1
+        if version != FILE_VERSION:
+            raise CheckpointError(f"{path}: version {version}, expected {FILE_VERSION}. Write it with anyecg export.")
+        known = _from_arrays(stored, f"{context}_known_")
+        return References(known, _from_arrays(stored, f"{CONTEXTS[context]}_{UNKNOWN}_"))
 
 
-def save_references(folder: Path, references: dict[str, NormalReference]) -> Path:
-    """Write the references of both contexts."""
-    arrays: dict[str, Any] = {"leads": np.array(next(iter(references.values())).leads)}
-    for context, reference in references.items():
-        arrays[f"{context}_means"] = reference.means.astype(np.float32)
-        arrays[f"{context}_whitening"] = reference.whitening.astype(np.float32)
-        arrays[f"{context}_distances"] = reference.distances.astype(np.float32)
-        arrays[f"{context}_surprise_limit_bits"] = reference.surprise_limit_bits
+def _from_arrays(stored: Any, prefix: str) -> NormalReference:
+    found: dict[str, Any] = {}
+    for field in fields(NormalReference):
+        value = stored[prefix + field.name]
+        if field.type is np.ndarray:
+            found[field.name] = value.astype(np.float32)
+        else:
+            found[field.name] = tuple(str(name) for name in value) if value.ndim else value.item()
+    return NormalReference(**found)
+
+
+def save_references(folder: Path, references: dict[str, References]) -> Path:
+    """Write the references of all contexts, arrays as float16."""
+    arrays: dict[str, Any] = {"version": FILE_VERSION}
+    for context, both in references.items():
+        kinds = {"known": both.known} | ({UNKNOWN: both.unknown} if CONTEXTS[context] == context else {})
+        for kind, reference in kinds.items():
+            for field in fields(NormalReference):
+                value = getattr(reference, field.name)
+                stored = value.astype(np.float16) if isinstance(value, np.ndarray) else np.array(value)
+                arrays[f"{context}_{kind}_{field.name}"] = stored
     np.savez_compressed(folder / FILE, **arrays)
     return folder / FILE
 
 
-def context_of(n_leads: int) -> str:
-    """Return the context a number of leads belongs to."""
-    return "few" if n_leads <= 2 else "many"
-
-
 def find_anomaly(
-    embedding: Embedding, surprise: np.ndarray, usable: list[str], reference: NormalReference
+    embedding: Embedding,
+    surprise: np.ndarray,
+    usable: list[str],
+    reference: References,
+    prepared: Record | None = None,
+    rhythm: Rhythm | None = None,
 ) -> Anomaly | None:
-    """Score a record, and mark the stretches that the masked model did not expect.
+    """Score a record, and mark the stretches that stand out.
 
     Parameters
     ----------
@@ -101,36 +250,142 @@ def find_anomaly(
         Bits; NaN where not recorded.
     usable : list of str
         Leads good enough to be judged.
-    reference : NormalReference
+    reference : References
+    prepared : Record, optional
+        The same leads, as the model saw them.
+    rhythm : Rhythm, optional
+        Of ``prepared``. Without both, the score rests on the embeddings alone.
 
     Returns
     -------
     Anomaly or None
-        None if no lead can be judged.
+        None if no lead can be judged. ``score``: 0 is the median of normal records, 1 their 84th percentile.
     """
-    per_lead = embedding.per_lead()
-    judged = [i for i, name in enumerate(embedding.leads) if name in usable and np.isfinite(per_lead[i, 0])]
+    there = np.isfinite(embedding.per_fragment[..., 0])
+    judged = [lead for lead, row in zip(embedding.leads, there, strict=True) if lead in usable and row.any()]
     if not judged:
         return None
-    leads = tuple(embedding.leads[i] for i in judged)
-    score = float(reference.distance(per_lead[judged], leads).mean())
-    normal = reference.distances[:, reference.columns(leads)].mean(axis=1)
-    percentile = 100.0 * float((normal < score).mean())
-    segments = surprising_segments(surprise, embedding.leads, set(leads), embedding.fragment_s, reference)
-    return Anomaly(score, percentile, segments)
-
-
-def surprising_segments(
-    surprise: np.ndarray, leads: tuple[str, ...], judged: set[str], fragment_s: float, reference: NormalReference
-) -> tuple[Annotation, ...]:
-    """Return runs of fragments above the reference's limit, lead by lead, the most surprising first."""
+    measured = prepared.pick(judged) if prepared is not None and rhythm is not None else None
     found = []
-    for row, lead in zip(surprise, leads, strict=True):
+    for start, end in _windows(embedding.per_fragment.shape[1], reference.known.window_fragments):
+        cut = None
+        if measured is not None and rhythm is not None:
+            cut = measure_window(measured, rhythm, start * embedding.fragment_s, end * embedding.fragment_s)
+        rows = {lead: there[embedding.leads.index(lead), start:end].mean() for lead in judged}
+        leads = tuple(lead for lead in judged if rows[lead] >= 0.5 * max(rows.values()) > 0)
+        if leads:
+            window = embedding.per_fragment[[embedding.leads.index(lead) for lead in leads], start:end]
+            found.append(score_window(np.nanmean(window, axis=1), leads, cut, rhythm, reference))
+    scores, percentiles = np.array(found).T
+    segments = unusual_segments(anomaly_map(embedding, surprise, reference), embedding, set(judged), reference)
+    return Anomaly(float(np.quantile(scores, UPPER)), float(np.quantile(percentiles, UPPER)), segments)
+
+
+def _windows(n_fragments: int, length: int) -> list[tuple[int, int]]:
+    """Cut a record evenly into windows of about a length; of many, take some."""
+    edges = np.linspace(0, n_fragments, max(1, round(n_fragments / length)) + 1).round().astype(int).tolist()
+    windows = list(pairwise(edges))
+    if len(windows) > MOST_WINDOWS:
+        windows = [windows[i] for i in np.linspace(0, len(windows) - 1, MOST_WINDOWS).round().astype(int)]
+    return windows
+
+
+def measure_window(prepared: Record, rhythm: Rhythm, start_s: float, end_s: float) -> np.ndarray:
+    """Return the measures of a stretch, (len(MEASURES),); NaN where they need a gain that is unknown."""
+    cut = prepared.with_(signal=prepared.signal[:, round(start_s * prepared.fs) : round(end_s * prepared.fs)])
+    inside = (rhythm.r_peaks_s >= start_s) & (rhythm.r_peaks_s < end_s)
+    measured = measure(cut, Rhythm(rhythm.r_peaks_s[inside] - start_s, lead=rhythm.lead))
+    if not prepared.gain_known:
+        measured[[MEASURES.index(name) for name in IN_MILLIVOLTS]] = np.nan
+    return measured
+
+
+def score_window(
+    per_lead: np.ndarray,
+    leads: tuple[str, ...],
+    measured: np.ndarray | None,
+    rhythm: Rhythm | None,
+    reference: References,
+) -> tuple[float, float]:
+    """Score one window.
+
+    Parameters
+    ----------
+    per_lead : ndarray, shape (n_leads, width)
+        Mean embeddings over the window.
+    leads : tuple of str
+    measured : ndarray, shape (len(MEASURES),), optional
+    rhythm : Rhythm, optional
+        Names the lead that was measured.
+    reference : References
+
+    Returns
+    -------
+    score, percentile : float
+        The percentile is among the held-out normal records, through the same leads and measures.
+    """
+    known = [i for i, lead in enumerate(leads) if lead in reference.known.leads]
+    normal = reference.known if known else reference.unknown
+    rows = known or list(range(len(leads)))
+    columns = [normal.leads.index(leads[i]) if known else 0 for i in rows]
+    level, normal_levels = normal.embedding_levels(per_lead[rows], columns)
+    if measured is not None:
+        names = [leads[i] for i in rows]
+        best = columns[names.index(rhythm.lead)] if rhythm is not None and rhythm.lead in names else columns[0]
+        of_measures = normal.measure_levels(measured[[MEASURES.index(name) for name in normal.measure_names]], best)
+        if of_measures is not None:
+            share = normal.embedding_share
+            level = share * level + (1 - share) * of_measures[0]
+            normal_levels = share * normal_levels + (1 - share) * of_measures[1]
+    median, spread = median_and_spread(normal_levels)
+    return (level - median) / spread, 100.0 * float((normal_levels < level).mean())
+
+
+def anomaly_map(embedding: Embedding, surprise: np.ndarray, reference: References) -> np.ndarray:
+    """Return how unusual each fragment of each lead is.
+
+    Parameters
+    ----------
+    embedding : Embedding
+    surprise : ndarray, shape (n_leads, n_fragments)
+        Bits.
+    reference : References
+
+    Returns
+    -------
+    ndarray of float32, shape (n_leads, n_fragments)
+        In spreads of normal fragments above their median; NaN where not recorded.
+    """
+    levels = np.full(surprise.shape, np.nan, dtype=np.float32)
+    for row, lead in enumerate(embedding.leads):
+        normal, column = reference.of(lead)
+        distances = fragment_log_distances(
+            embedding.per_fragment[row], normal.fragment_means[column], normal.fragment_whitening
+        )
+        each = np.stack([surprise[row], distances])
+        levels[row] = ((each - normal.fragment_levels[:, :1]) / normal.fragment_levels[:, 1:]).mean(axis=0)
+    return levels
+
+
+def fragment_log_distances(fragments: np.ndarray, mean: np.ndarray, whitening: np.ndarray) -> np.ndarray:
+    """Return the logarithm of the Mahalanobis distance of fragments (..., D)."""
+    result: np.ndarray = np.log(np.linalg.norm((fragments - mean) @ whitening, axis=-1) + 1e-6)
+    return result
+
+
+def unusual_segments(
+    levels: np.ndarray, embedding: Embedding, judged: set[str], reference: References
+) -> tuple[Annotation, ...]:
+    """Return runs of fragments of the map above the reference's limit, lead by lead, the most unusual first."""
+    found = []
+    for row, lead in zip(levels, embedding.leads, strict=True):
         if lead not in judged:
             continue
-        high = np.nan_to_num(row, nan=-np.inf) > reference.surprise_limit_bits
+        high = np.nan_to_num(row, nan=-np.inf) > reference.of(lead)[0].map_limit
         for start, end in runs_of(high):
             score = float(row[start:end].mean())
-            found.append(Annotation(start * fragment_s, end * fragment_s, "anomaly", "surprising", lead, score))
+            found.append(
+                Annotation(start * embedding.fragment_s, end * embedding.fragment_s, "anomaly", "unusual", lead, score)
+            )
     found.sort(key=lambda a: -(a.score or 0.0))
     return tuple(found[:MOST_SEGMENTS])

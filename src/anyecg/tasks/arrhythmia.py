@@ -5,6 +5,7 @@ use; the logits of all windows are averaged. Any set of leads has an answer; the
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from anyecg.tasks.rr_features import rr_features
 from anyecg.tokens import Tokens
 
 KIND = "record"
+
+FEW_LEADS = 2
+"""Records of so many leads and fewer have a calibration, thresholds and labels of their own."""
 
 
 def find_labels(model: Model, tokens: Tokens, rhythm: Rhythm, quality: Quality) -> tuple[Finding, ...]:
@@ -31,8 +35,9 @@ def find_labels(model: Model, tokens: Tokens, rhythm: Rhythm, quality: Quality) 
     Returns
     -------
     tuple of Finding
-        Every label of every head, ``present`` True or False; None, without a score, if nothing can be assessed. Where
-        two heads have the same label the first one's answer stands (see `record_heads`).
+        Every label of every head (with one or two leads: those that so few can tell), ``present`` True or False; None,
+        without a score, if nothing can be assessed. Where two heads have the same label the first one's answer stands
+        (see `record_heads`).
     """
     used = tuple(name for name in tokens.leads if quality.leads[name].score > 0) if quality.usable else ()
     seen = np.array([name in used for name in tokens.leads])
@@ -40,7 +45,8 @@ def find_labels(model: Model, tokens: Tokens, rhythm: Rhythm, quality: Quality) 
     found: dict[str, Finding] = {}
     for head in record_heads(model, len(tokens.leads)):
         scores = label_scores(model, head, visible, rhythm) if visible.valid.any() else None
-        for finding in _findings(head, scores, tokens.n_samples / tokens.grid.fs_hz, used):
+        config = for_leads(head.config, len(tokens.leads))
+        for finding in _findings(head, config, scores, tokens.n_samples / tokens.grid.fs_hz, used):
             found.setdefault(finding.code, finding)
     return tuple(found.values())
 
@@ -74,10 +80,15 @@ def label_scores(model: Model, head: Head, tokens: Tokens, rhythm: Rhythm) -> np
         features=features,
     )
     mean = logits[heard].astype(np.float64).mean(axis=0)
-    return calibrated(mean, head.config)
+    return calibrated(mean, for_leads(head.config, len(tokens.leads)))
 
 
-def calibrated(logits: np.ndarray, config: dict) -> np.ndarray:
+def for_leads(config: dict[str, Any], n_leads: int) -> dict[str, Any]:
+    """Return a head's config with the calibration that holds for a number of leads."""
+    return {**config, **config["few_leads"]} if n_leads <= FEW_LEADS and "few_leads" in config else config
+
+
+def calibrated(logits: np.ndarray, config: dict[str, Any]) -> np.ndarray:
     """Turn mean logits (..., n_labels) into probabilities with a head's temperature and shifts."""
     return to_probability(logits / config["temperature"] + np.array(config["shifts"]), config["exclusive"])
 
@@ -90,13 +101,19 @@ def to_probability(logits: np.ndarray, exclusive: bool) -> np.ndarray:
     return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
 
 
-def _findings(head: Head, scores: np.ndarray | None, duration_s: float, leads: tuple[str, ...]) -> list[Finding]:
-    exclusive = head.config["exclusive"]
+def _findings(
+    head: Head, config: dict[str, Any], scores: np.ndarray | None, duration_s: float, leads: tuple[str, ...]
+) -> list[Finding]:
+    exclusive = config["exclusive"]
+    thresholds = config.get("thresholds", [label.threshold for label in head.labels])
+    told = config.get("told", [True] * len(head.labels))
     findings = []
     for k, label in enumerate(head.labels):
+        if not told[k]:
+            continue
         present = None
         if scores is not None:
-            present = bool(k == scores.argmax()) if exclusive else bool(scores[k] >= label.threshold)
+            present = bool(k == scores.argmax()) if exclusive else bool(scores[k] >= thresholds[k])
         findings.append(
             Finding(
                 start_s=0.0,
@@ -106,7 +123,7 @@ def _findings(head: Head, scores: np.ndarray | None, duration_s: float, leads: t
                 score=None if scores is None else float(scores[k]),
                 snomed=label.snomed,
                 name=label.name,
-                threshold=None if exclusive else label.threshold,
+                threshold=None if exclusive else thresholds[k],
                 present=present,
                 leads=leads,
                 source=head.name,

@@ -1,7 +1,7 @@
-"""What the RR intervals of a stretch say in a few numbers: rate, spread, irregularity. Given to heads beside the tokens.
+"""What RR intervals say in a few numbers: rate, spread, irregularity. Given to heads beside the tokens.
 
-Fragments of half a second hold the shape of a beat well and the time between beats only across fragments; irregularity,
-the mark of atrial fibrillation, is easier said than learned from few records.
+Fragments of half a second hold the shape of a beat well and the time between beats only across fragments; and
+irregularity, the mark of atrial fibrillation, is easier said than learned from few records.
 """
 
 import numpy as np

@@ -20,6 +20,7 @@ from anyecg.models.encoder import Encoder
 from anyecg.models.export import load_networks
 from anyecg.record import Record
 from anyecg.training.datasets import SUPERCLASS_DATABASE, SUPERCLASSES, Corpus, Entry, prepare_databases
+from anyecg.training.labelled import evaluate_heads
 from anyecg.training.masks import mixed_mask
 from anyecg.training.meaning import evaluate_meaning
 from anyecg.training.probe import (
@@ -331,5 +332,6 @@ EVALUATIONS: dict[str, Callable[[Model, Path, Path, Callable[[str], None]], dict
     "robustness": evaluate_robustness,
     "meaning": evaluate_meaning,
     "restoration": evaluate_restoration,
+    "heads": evaluate_heads,
 }
 """What can be measured: (model, folder of the prepared databases, that of the restored ones, progress) -> numbers."""

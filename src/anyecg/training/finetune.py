@@ -16,9 +16,11 @@ from anyecg.engine import Model, load
 from anyecg.errors import AnyECGError, SignalError, WriteError
 from anyecg.heads import head_names, write_head
 from anyecg.metrics import auroc, average_precision, calibration_error, f1_score
+from anyecg.models.encoder import Encoder
 from anyecg.models.export import export_head, load_networks, round_to_half
+from anyecg.models.heads import RecordHead
 from anyecg.readers import read
-from anyecg.tasks.arrhythmia import KIND, calibrated
+from anyecg.tasks.arrhythmia import FEW_LEADS, KIND, calibrated, to_probability
 from anyecg.training.calibrate import best_thresholds, calibrate
 from anyecg.training.datasets import load_noise
 from anyecg.training.examples import Example, Examples, Variation, tokenise
@@ -26,7 +28,8 @@ from anyecg.training.fit_head import HeadSettings, Mode, fit_head, predict_logit
 from anyecg.training.labels import LabelTable, read_labels
 from anyecg.training.loop import keep_freed_memory
 
-FEW_LEADS = 2
+LEAST_AUROC = 0.8
+"""A label that single leads of validation records tell no better is not told of records of one or two leads."""
 
 
 def finetune(
@@ -201,6 +204,8 @@ def make_head(
     probabilities = calibrated(logits, config)
     thresholds = best_thresholds(probabilities, sets.validation.labels)
     config["labels"] = [_label(name, float(t)) for name, t in zip(wanted.names, thresholds, strict=True)]
+    if "most_leads" not in config:
+        config["few_leads"] = calibrated_for_one_lead(encoder, fitted.head, sets.validation, settings.exclusive)
     measured = {"val": (sets.validation, probabilities)}
     if sets.test is not None:
         measured["test"] = (sets.test, calibrated(predict_logits(encoder, fitted.head, sets.test), config))
@@ -212,6 +217,28 @@ def make_head(
     for split, numbers in config["measured"].items():
         progress(f"{split}: macro AUROC {numbers['macro_auroc']:.3f}, {numbers['records']} records")
     return config, export_head(fitted.head, encoder.config)
+
+
+def calibrated_for_one_lead(
+    encoder: Encoder, head: RecordHead, validation: Examples, exclusive: bool
+) -> dict[str, Any]:
+    """Calibrate a head for records of one or two leads: on validation records seen through single leads.
+
+    Which labels one lead can tell is decided there, too: those of an AUROC of `LEAST_AUROC` and more.
+    """
+    rows = [row for row in range(validation.valid.shape[1]) if validation.valid[:, row].any(axis=-1).mean() > 0.5]
+    seen = [predict_logits(encoder, head, validation, [row]) for row in rows[:FEW_LEADS]]
+    logits, labels = np.concatenate(seen), np.concatenate([validation.labels] * len(seen))
+    calibration = calibrate(logits, labels, exclusive)
+    probabilities = to_probability(calibration.logits(logits), exclusive)
+    each = [_known_auroc(labels[:, k], probabilities[:, k]) for k in range(labels.shape[1])]
+    return {
+        "temperature": calibration.temperature,
+        "shifts": calibration.shifts.tolist(),
+        "thresholds": best_thresholds(probabilities, labels).round(4).tolist(),
+        "validation_auroc": [_rounded(value) for value in each],
+        "told": [bool(np.isfinite(value) and value >= LEAST_AUROC) for value in each],
+    }
 
 
 def known_macro_auroc(labels: np.ndarray, scores: np.ndarray) -> float:

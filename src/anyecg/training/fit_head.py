@@ -36,7 +36,9 @@ class HeadSettings:
     epochs, batch_size, patience : int
         Training stops when ``patience`` epochs have not raised the validation score.
     learning_rate : float
-        Of the head itself; each tuned layer below has ``layer_decay`` times the rate of the one above.
+        Of the linear part, before anything is tuned.
+    tuned_learning_rate : float
+        Of everything, afterwards; each layer has ``layer_decay`` times the rate of the one above.
     subset_probability, unknown_lead_probability, unknown_gain_probability : float
         A window loses some of its leads, all lead names, its gain.
     balance : float
@@ -48,7 +50,7 @@ class HeadSettings:
     epochs: int = 12
     batch_size: int = 32
     patience: int = 4
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     tuned_learning_rate: float = 2e-4
     layer_decay: float = 0.75
     weight_decay: float = 0.05
@@ -254,9 +256,9 @@ def predict_logits(
 
 def _optimizer(head: RecordHead, settings: HeadSettings) -> torch.optim.AdamW:
     tuned = {id(p) for p in head.blocks.parameters()}
-    groups = [{"params": [p for p in head.parameters() if id(p) not in tuned], "lr": settings.learning_rate}]
+    groups = [{"params": [p for p in head.parameters() if id(p) not in tuned], "lr": settings.tuned_learning_rate}]
     for depth, block in enumerate(reversed(head.blocks)):
-        rate = settings.tuned_learning_rate * settings.layer_decay**depth
+        rate = settings.tuned_learning_rate * settings.layer_decay ** (depth + 1)
         groups.append({"params": list(block.parameters()), "lr": rate})
     return torch.optim.AdamW(groups, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
 

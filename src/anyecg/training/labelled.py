@@ -15,7 +15,7 @@ from anyecg.engine import Model
 from anyecg.heads import Head, head_names, open_head
 from anyecg.leads import STANDARD_LEADS
 from anyecg.metrics import auroc, average_precision, calibration_error, f1_score, patient_bootstrap
-from anyecg.tasks.arrhythmia import KIND, label_scores
+from anyecg.tasks.arrhythmia import KIND, for_leads, label_scores
 from anyecg.training.datasets import LABEL_TABLES, SUPERCLASSES, Corpus, Entry
 
 LEAD_SETS = {
@@ -57,7 +57,7 @@ def _evaluate_head(
     for name, leads in sets.items():
         progress(f"{head.name}: {name}")
         scores[name] = np.stack([_scores(model, head, corpus, e, leads) for e in entries])
-        by_set[name] = _measure(truth, scores[name], head, entries)
+        by_set[name] = _measure(truth, scores[name], head, len(leads or ("",)), entries)
     first = next(iter(scores))
     return {
         "databases": sorted({e.database for e in entries}),
@@ -82,8 +82,10 @@ def _scores(model: Model, head: Head, corpus: Corpus, entry: Entry, leads: tuple
     return label_scores(model, head, model.tokenize(record), find_beats(record))
 
 
-def _measure(truth: np.ndarray, scores: np.ndarray, head: Head, entries: list[Entry]) -> dict[str, Any]:
-    decided = scores >= np.array([label.threshold for label in head.labels])
+def _measure(truth: np.ndarray, scores: np.ndarray, head: Head, n_leads: int, entries: list[Entry]) -> dict[str, Any]:
+    config = for_leads(head.config, n_leads)
+    told = config.get("told", [True] * len(head.labels))
+    decided = scores >= np.array(config.get("thresholds", [label.threshold for label in head.labels]))
     if head.config["exclusive"]:
         decided = scores.argmax(axis=1)[:, None] == np.arange(scores.shape[1])
     labels = []
@@ -93,6 +95,7 @@ def _measure(truth: np.ndarray, scores: np.ndarray, head: Head, entries: list[En
         labels.append(
             {
                 **{"code": label.code, "name": label.name, "n": int(known.sum()), "positive": int(true.sum())},
+                "told": told[k],
                 "auroc": _rounded(auroc(true, score)),
                 "average_precision": _rounded(average_precision(true, score)),
                 "f1": _rounded(f1_score(true, decided[known, k])),
@@ -157,5 +160,5 @@ def _subgroups(truth: np.ndarray, scores: np.ndarray, entries: list[Entry]) -> d
     return found
 
 
-def _rounded(value: float) -> float | None:
+def _rounded(value: float | np.floating) -> float | None:
     return None if not np.isfinite(value) else round(float(value), 4)

@@ -9,6 +9,7 @@ detail that a diagnosis does not need.
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,8 @@ def pretraining_losses(
     model = student.encoder
     # The first level carries most of the waveform, the last mostly noise.
     level_weights = 1.0 / torch.arange(1, model.n_levels + 1)
+    if stage.guessed_levels is not None:
+        level_weights[stage.guessed_levels :] = 0
     level_weights = level_weights / level_weights.sum()
 
     def losses(parts: list[Part], step: int) -> tuple[Tensor, dict[str, float]]:
@@ -116,8 +119,10 @@ def pretraining_losses(
         numbers: dict[str, float] = {}
         for part in parts:
             name = "many" if part.lead_ids.shape[1] > 2 else "few"
-            codes = codes_of(tokenizer, part)
             mask = mixed_mask(part.valid, stage.mask, rng)
+            if stage.symmetric:
+                part, mask = with_complement(part, mask)
+            codes = codes_of(tokenizer, part)
             hidden = torch.from_numpy(mask)
             forget_gain = rng.random(len(mask)) < stage.unknown_gain_probability
             log_scale, scale_known = window_amplitudes(part, mask, forget_gain)
@@ -143,6 +148,12 @@ def pretraining_losses(
         return total / len(parts), numbers
 
     return losses
+
+
+def with_complement(part: Part, mask: np.ndarray) -> tuple[Part, np.ndarray]:
+    """Return every window twice, the second time with exactly those tokens hidden that were visible."""
+    twice = {field.name: np.concatenate([getattr(part, field.name)] * 2) for field in fields(part)}
+    return Part(**twice), np.concatenate([mask, part.valid & ~mask])
 
 
 def amplitude_loss(guess: Tensor, log_scale: Tensor, asked: Tensor) -> Tensor:

@@ -59,7 +59,11 @@ class MaskSection(_Section):
 
 
 class PretrainStage(StageSection):
-    """Second stage. Loss weights of guessing a hidden lead's amplitude, age and sex, and the teacher's view."""
+    """Second stage. Loss weights of guessing a hidden lead's amplitude, age and sex, and the teacher's view.
+
+    ``guessed_levels`` leaves the codes of all later levels unguessed. ``symmetric``: every window is seen twice, the
+    second time with all that was visible hidden, and the other way round.
+    """
 
     few_blocks: int = 3
     noise_probability: float = 0.2
@@ -69,6 +73,8 @@ class PretrainStage(StageSection):
     demography: float = 0.05
     latent: float = 1.0
     teacher_decay: float = 0.998
+    guessed_levels: int | None = None
+    symmetric: bool = False
 
 
 class Recipe(_Section):

@@ -1,6 +1,6 @@
 """Corrupted lead generation, measured: precordial leads of test patients restored from fewer leads.
 
-Precordial leads only: limb leads follow from two others by algebra and would inflate the mean. Baseline: linear
+The model restores as `anyecg.tasks.restore` says: with the head ``restorer`` if its checkpoint has it. Precordial leads only: limb leads follow from two others by algebra and would inflate the mean. Baseline: linear
 regression of each missing lead on the present ones, sample by sample, fitted on training patients. It is strong: the
 heart's field is nearly that of a dipole, of which three leads see three components.
 """
@@ -36,8 +36,8 @@ def evaluate_restoration(model: Model, folder: Path, _data: Path, progress: Call
         model and of linear regression, and the share of samples inside the model's 5-95 % band. JSON-ready.
     """
     fs_hz = model.checkpoint.grid.fs_hz
-    train = [r for _, r in _twelve_lead(Corpus(folder, "train", (SUPERCLASS_DATABASE,)), fs_hz)][:N_TRAIN]
-    test = list(_twelve_lead(Corpus(folder, "test", (SUPERCLASS_DATABASE,)), fs_hz))
+    train = [r for _, r in twelve_lead(Corpus(folder, "train", (SUPERCLASS_DATABASE,)), fs_hz)][:N_TRAIN]
+    test = list(twelve_lead(Corpus(folder, "test", (SUPERCLASS_DATABASE,)), fs_hz))
     by_given = {}
     for name, given in GIVEN.items():
         progress(f"restoring precordial leads from {name}")
@@ -67,7 +67,8 @@ def evaluate_restoration(model: Model, folder: Path, _data: Path, progress: Call
     }
 
 
-def _twelve_lead(corpus: Corpus, fs_hz: float) -> list[tuple[Entry, Record]]:
+def twelve_lead(corpus: Corpus, fs_hz: float) -> list[tuple[Entry, Record]]:
+    """Return the clean records that have the standard 12 leads without a gap."""
     chosen = [e for e in corpus.entries if e.clean and tuple(e.leads) == STANDARD_LEADS]
     records = [(e, corpus.record(e, fs_hz)) for e in chosen]
     return [(e, record) for e, record in records if np.isfinite(record.signal).all()]

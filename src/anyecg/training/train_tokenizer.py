@@ -129,6 +129,8 @@ def steadiness_loss(model: Tokenizer, z: Tensor, part: Part) -> Tensor:
     scaled = samples / power.sqrt().clamp_min(1e-3)[:, :, None, None]
     with torch.no_grad():
         clean_z = model.encode(scaled, valid, torch.from_numpy(part.lead_ids)[noisy_too])
+    if model.config.quantizer == "fsq":
+        return (1 - F.cosine_similarity(z[noisy_too], clean_z, dim=-1))[valid].mean()
     return (1 - (z[noisy_too] * clean_z).sum(dim=-1))[valid].mean()
 
 

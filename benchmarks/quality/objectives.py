@@ -1,0 +1,139 @@
+"""Row ``objectives``: masked codes against SimCLR, BYOL and MAE, the encoder, codes, data and budget being the same.
+
+Each is judged by the ptb-xl superclass probe, twice: pre-trained on the 12-lead records of all databases, and on those
+of all databases but ptb-xl (a source left out: what is learned must carry over). Labels are never pre-trained on.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from ablations import AS_IT_IS, Bench, encoder_recipe, pretrained, probed
+from baselines.ssl import OBJECTIVES, losses_of
+from waveforms import kept
+
+from anyecg.engine import Model
+from anyecg.models.encoder import Encoder
+from anyecg.models.tokenizer import Tokenizer
+from anyecg.training.datasets import SUPERCLASS_DATABASE, SUPERCLASSES, TWELVE_LEAD_DATABASES
+from anyecg.training.loop import train
+from anyecg.training.probe import layer_features, standard_lead_ids, superclass_labels
+from anyecg.training.recipe import Recipe
+from anyecg.training.train_tokenizer import training_batches
+
+MASKED, UNTRAINED = "masked codes (ours)", "untrained"
+NAMES = (UNTRAINED, MASKED, *OBJECTIVES)
+SOURCES = {
+    "all sources": TWELVE_LEAD_DATABASES,
+    f"without {SUPERCLASS_DATABASE}": tuple(d for d in TWELVE_LEAD_DATABASES if d != SUPERCLASS_DATABASE),
+}
+SEEDS = (0, 1)
+BUDGET = {"steps": 300, "n_many": 16, "n_few": 0}
+"""A tenth of nano's steps: four to eight core-minutes a run."""
+
+
+def run(model: Model, data: Path, work: Path, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Pre-train and probe whatever is missing, seed by seed; Ctrl-C ends it with the table of what is done."""
+    bench = Bench(model, data, work, progress)
+    done: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    wanted = [(seed, sources, name) for seed in SEEDS for sources in SOURCES for name in NAMES]
+    missing = list(wanted)
+    try:
+        for seed, sources, name in wanted:
+            progress(f"{name}, {sources}, seed {seed}")
+            done.setdefault(name, {}).setdefault(sources, []).append(one(name, sources, seed, bench))
+            missing.remove((seed, sources, name))
+    except KeyboardInterrupt:
+        progress("stopped: the table says what is missing")
+    test = bench.shipped_windows["test"].entries
+    return {
+        "objectives": done,
+        "missing": [f"{name}, {sources}, seed {seed}" for seed, sources, name in missing],
+        "records": {split: len(w.entries) for split, w in bench.shipped_windows.items()},
+        "test_patients": len({e.patient for e in test}),
+        "prevalence": dict(zip(SUPERCLASSES, superclass_labels(test).mean(axis=0).round(3).tolist(), strict=True)),
+        "budget": BUDGET,
+    }
+
+
+def one(name: str, sources: str, seed: int, bench: Bench) -> dict[str, Any]:
+    """Pre-train one encoder and probe it, unless that was done."""
+    if name == UNTRAINED:
+        sources = next(iter(SOURCES))  # nothing was learned from any
+    slug = "-".join("".join(c if c.isalnum() else " " for c in f"{name} {sources} seed{seed}").split())
+
+    def make() -> dict[str, Any]:
+        recipe = recipe_of(slug, sources, seed, bench)
+        encoder = pretrained(recipe, bench.shipped, name == MASKED) if name in (UNTRAINED, MASKED) else None
+        encoder = encoder or pretrained_otherwise(name, recipe, bench.shipped)
+        windows, lead_ids = bench.shipped_windows, standard_lead_ids(bench.shipped)
+        features = {split: layer_features(encoder, w, lead_ids) for split, w in windows.items()}
+        n_layers = len(features["train"])
+        by_layer = [{split: layers[k] for split, layers in features.items()} for k in range(n_layers)]
+        return {"seed": seed, **probed(by_layer, windows, superclass_labels)}
+
+    return kept(bench.work / slug / "result.json", make)
+
+
+def recipe_of(slug: str, sources: str, seed: int, bench: Bench) -> Recipe:
+    """Return the recipe of one pre-training, the same for every objective."""
+    recipe = encoder_recipe(slug, {"stage": BUDGET}, seed, bench)
+    data = recipe.data.model_copy(update={"databases": SOURCES[sources]})
+    return recipe.model_copy(update={"data": data, "out": bench.work})
+
+
+def pretrained_otherwise(name: str, recipe: Recipe, tokenizer: Tokenizer) -> Encoder:
+    """Pre-train an encoder with another objective, or go on where it stopped."""
+    torch.set_num_threads(recipe.threads)
+    torch.manual_seed(recipe.seed + 1)
+    encoder = Encoder(recipe.sizes.encoder, recipe.sizes.tokenizer, tokenizer.quantizer.codebooks)
+    objective = OBJECTIVES[name](encoder, tokenizer.requires_grad_(False))
+    stage, seed = recipe.pretrain, recipe.seed + 1
+    batches = training_batches(recipe, stage.noise_probability)
+    train(
+        objective,
+        losses_of(objective, seed),
+        lambda step: batches.parts(seed, step, stage.n_many, stage.n_few, stage.few_blocks),
+        stage,
+        recipe.folder / "encoder",
+        seed,
+    )
+    return encoder.eval()
+
+
+# -- tables --------------------------------------------------------------------------------------------------
+
+
+def tables(numbers: dict[str, Any]) -> str:
+    """Print one line an objective."""
+    records, budget = numbers["records"], numbers["budget"]
+    prevalence = ", ".join(f"{name} {share:.3f}" for name, share in numbers["prevalence"].items())
+    lines = [
+        f"Each: {budget['steps']} steps of {budget['n_many']} 12-lead windows of 10 s, {AS_IT_IS} otherwise (lr "
+        "1.5e-3, 4 encoder layers, the shipped tokenizer's codes, noise, lead subsets), one thread. **Short runs: they "
+        "rank objectives at this budget, no more.** Batches of 16 are far from what SimCLR and BYOL were made for.",
+        f"Superclass probe: ptb-xl, fitted on {records['train']} train records, layer and strength chosen on "
+        f"{records['val']} val records, macro AUROC on {records['test']} test records of {numbers['test_patients']} "
+        f"patients (prevalence {prevalence}; chance .5). Mean over seeds; in brackets the 95 % interval of each seed, "
+        "patients resampled. Published comparisons of these objectives (OpenECG) pre-train on millions of records.",
+        f"| objective | {' | '.join(SOURCES)} | on val, all sources |",
+        "| --- |" + " --- |" * (len(SOURCES) + 1),
+    ]
+    table = []
+    for name, by_source in numbers["objectives"].items():
+        cells = [_cell(by_source.get(sources, [])) for sources in SOURCES]
+        first = by_source.get(next(iter(SOURCES)), [])
+        cells.append(f"{sum(r['validation'] for r in first) / len(first):.3f}" if first else "")
+        table.append(f"| {name} | {' | '.join(cells)} |")
+    parts = ["\n\n".join(lines[:2]), "\n".join([*lines[2:], *table])]
+    if numbers["missing"]:
+        parts.append("Not run for want of time: " + "; ".join(numbers["missing"]) + ".")
+    return "\n\n".join(parts)
+
+
+def _cell(runs: list[dict[str, Any]]) -> str:
+    if not runs:
+        return ""
+    mean = sum(r["macro_auroc"] for r in runs) / len(runs)
+    return f"{mean:.3f} (" + "; ".join(f"{r['interval'][0]:.3f}-{r['interval'][1]:.3f}" for r in runs) + ")"

@@ -1,0 +1,409 @@
+"""Prepared Record + R peaks + head ``beats`` -> the AAMI class of every beat: N S V F Q.
+
+What the head sees of a beat is relative: its RR intervals to those around it, its wave to the record's own dominant
+beat. Nothing is learned from the record's labels (it has none): the dominant beat is a median, found unsupervised.
+
+    n beats, L leads (the best two, or one twice), T samples of a beat, F features
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from anyecg.engine import Model
+from anyecg.heads import Head, open_head
+from anyecg.record import Annotation, Record
+from anyecg.result import BEAT_CLASSES, Rhythm
+
+HEAD = "beats"
+
+CLASSES = BEAT_CLASSES
+
+SEGMENT_BEATS = 2048
+"""Beats that share a dominant beat: about half an hour. Posture changes the ECG over a day; memory stays bounded."""
+
+BEFORE_S, AFTER_S = 0.36, 0.48
+"""A beat's stretch about its R peak: from before the P wave to the end of most T waves."""
+
+SPARE_S = 0.16
+"""Gathered besides on each side: to move beats onto the dominant beat, and for the filter's edges."""
+
+SNAP_S = 0.06
+"""A given R peak moves to the largest 5-30 Hz deflection this near, so that reference marks and ours mean the same."""
+
+LAG_S = 0.04
+"""A beat moves up to this far to fit the dominant beat best."""
+
+P_S, QRS_S, T_S = (-0.26, -0.07), (-0.10, 0.12), (0.12, 0.44)
+"""Where to look for each wave about the R peak. Fixed: the dominant beat says what is usual there in this record."""
+
+N_LEADS = 2
+"""Leads of a beat: those in which the dominant beat stands out most. One lead is taken twice."""
+
+LEAD_CHOICE_BEATS = 256
+"""As many beats, evenly spread, decide which leads those are."""
+
+ALIKE_R = 0.9
+"""QRS complexes of one record that correlate so much are of one shape."""
+
+FEWEST_BEATS = 3
+"""With fewer there is neither a dominant beat nor a usual RR interval: no beat gets a class."""
+
+RR_LIMITS_S = (0.15, 4.0)
+"""RR intervals are clipped here: shorter is a false beat, longer a gap or a pause; how long does not matter."""
+
+RR_NEAR = tuple(range(-5, 7))
+"""RR intervals about a beat that are features: 0 is the one before it, 1 the one after."""
+
+RR_WINDOWS = (11, 61, 301, 1801)
+"""Beats about a beat whose median RR is what is usual: ten seconds to half an hour."""
+
+
+@dataclass(frozen=True, eq=False)
+class BeatInputs:
+    """What the head sees of each beat.
+
+    Parameters
+    ----------
+    rr : ndarray of float32, shape (n, R)
+        From R peaks alone; see `rr_features`.
+    shape : ndarray of float32, shape (n, L * F)
+        From the wave in each lead; see `_shape_features`. NaN where no lead was recorded.
+    """
+
+    rr: np.ndarray
+    shape: np.ndarray
+
+
+def classify_beats(prepared: Record, rhythm: Rhythm, model: Model) -> list[Annotation]:
+    """Tell the class of every beat.
+
+    Parameters
+    ----------
+    prepared : Record
+        At the model's rate and band; any leads: the best two are used.
+    rhythm : Rhythm
+        As `anyecg.beats.find_beats` found it in that record.
+    model : Model
+
+    Returns
+    -------
+    list of Annotation
+        One a beat, in time order: kind ``"beat"``, code one of `CLASSES`, score the probability of that class. Empty
+        if the checkpoint has no head ``beats``, or there are fewer than `FEWEST_BEATS` beats.
+
+    Notes
+    -----
+    Learned between patients, without any beat of the patient at hand (de Chazal 2004,
+    doi:10.1109/TBME.2004.827359), from records without a pacemaker: it does not know paced beats. Which probability
+    decides was chosen on left-out training patients; it need not be the largest.
+    """
+    head = open_head(model.checkpoint.folder, HEAD)
+    at_s = rhythm.r_peaks_s
+    if head is None or len(at_s) < FEWEST_BEATS:
+        return []
+    p = class_probabilities(head, beat_inputs(prepared, at_s))
+    chosen = decide(p, head.config["decision"])
+    scores = p[np.arange(len(p)), chosen]
+    return [
+        Annotation(time_s, time_s, "beat", CLASSES[k], score=score)
+        for time_s, k, score in zip(at_s.tolist(), chosen.tolist(), scores.tolist(), strict=True)
+    ]
+
+
+def class_probabilities(head: Head, inputs: "BeatInputs") -> np.ndarray:
+    """Return the probability of each class of each beat, float64 (n, 5)."""
+    return np.asarray(head.run(rr=inputs.rr, shape=inputs.shape)[0], dtype=np.float64)
+
+
+def decide(p: np.ndarray, decision: dict[str, float]) -> np.ndarray:
+    """Return the class of each beat (n,): the largest log p, after what ``decision`` adds for a class."""
+    return np.asarray((np.log(p + 1e-7) + [decision.get(name, 0.0) for name in CLASSES]).argmax(axis=1))
+
+
+def count_beats(beats: list[Annotation]) -> dict[str, int]:
+    """Return how many beats there are of each class."""
+    return {name: sum(beat.code == name for beat in beats) for name in CLASSES} if beats else {}
+
+
+# -- RR intervals ------------------------------------------------------------------------------------------
+
+
+def rr_features(r_peaks_s: np.ndarray) -> np.ndarray:
+    """Return what the RR intervals say of each beat.
+
+    Parameters
+    ----------
+    r_peaks_s : ndarray of float, shape (n,)
+        Seconds, ascending.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, R)
+        Logarithms of ratios, so that a fast heart and a slow one look alike; the last is the usual RR itself.
+    """
+    from scipy.ndimage import percentile_filter, uniform_filter1d
+
+    n = len(r_peaks_s)
+    if n < 2:
+        return np.zeros((n, N_RR_FEATURES), dtype=np.float32)
+    rr = np.log(np.clip(np.diff(r_peaks_s), *RR_LIMITS_S))
+    rr = np.concatenate([rr[:1], rr, rr[-1:]])  # rr[i] is before beat i, rr[i + 1] after it
+
+    def usual(percent: float, beats: int) -> np.ndarray:
+        return np.asarray(percentile_filter(rr, percent, size=min(beats, len(rr)), mode="nearest"))
+
+    median = {beats: usual(50, beats) for beats in RR_WINDOWS}
+    long = {beats: usual(80, beats) for beats in RR_WINDOWS[:3]}
+    reach = -min(RR_NEAR)
+    padded = np.pad(rr, (reach, max(RR_NEAR)), mode="edge")
+    near = np.stack([padded[reach + k : reach + k + n] for k in RR_NEAR])
+    step = np.abs(np.diff(rr, prepend=rr[0]))
+    short = (rr < median[61] - 0.15).astype(np.float64)
+    columns = [
+        *np.clip(near - median[61][:n], -1.5, 1.5),
+        *(rr[:n] - median[beats][:n] for beats in RR_WINDOWS),
+        *(rr[1:] - median[beats][1:] for beats in RR_WINDOWS[:2]),
+        *(rr[:n] - long[beats][:n] for beats in long),
+        *(uniform_filter1d(step, beats, mode="nearest")[:n] for beats in RR_WINDOWS[:3]),
+        *(usual(90, beats)[:n] - usual(10, beats)[:n] for beats in RR_WINDOWS[1:3]),
+        *(uniform_filter1d(short, beats, mode="nearest")[:n] for beats in RR_WINDOWS[:3]),
+        median[61][:n],
+    ]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+N_RR_FEATURES = len(RR_NEAR) + 18
+
+
+# -- waves -------------------------------------------------------------------------------------------------
+
+
+def beat_inputs(prepared: Record, r_peaks_s: np.ndarray) -> BeatInputs:
+    """Describe every beat of a record as the head wants it.
+
+    Parameters
+    ----------
+    prepared : Record
+        At the model's rate and band; any leads.
+    r_peaks_s : ndarray of float64, shape (n,)
+
+    Notes
+    -----
+    Memory is that of `SEGMENT_BEATS` beats, besides the result (half a kB a beat).
+    """
+    rr = rr_features(r_peaks_s)
+    if len(rr) == 0:
+        return BeatInputs(rr, np.zeros((0, N_LEADS * N_SHAPE_FEATURES), dtype=np.float32))
+    n_segments = -(-len(rr) // SEGMENT_BEATS)  # of equal length: a short last one would know little
+    segments = zip(np.array_split(r_peaks_s, n_segments), np.array_split(rr, n_segments), strict=True)
+    return BeatInputs(rr, np.concatenate([_describe(prepared, at_s, of_them) for at_s, of_them in segments]))
+
+
+def _describe(prepared: Record, r_peaks_s: np.ndarray, rr: np.ndarray) -> np.ndarray:
+    """Return the shape features (n, L * F) of one segment's beats."""
+    fs = prepared.fs
+    at = np.round(r_peaks_s * fs).astype(np.int64)
+    # Beats that come early or late have a shape of their own more often: the dominant beat is sought among the rest.
+    steady = (np.abs(rr[:, -RR_NEAR[0]]) < 0.15) & (np.abs(rr[:, 1 - RR_NEAR[0]]) < 0.15)
+    rows = _best_leads(prepared, at)
+    beats, there = _gather(prepared.signal[rows], at, fs)
+    beats = _snapped(beats, fs)
+    beats = _lagged(beats, _dominant(beats, there, steady), fs)
+    dominant = _dominant(beats, there, steady)
+    spare = round(SPARE_S * fs)
+    beats, dominant = beats[..., spare:-spare], dominant[..., spare:-spare]
+    features = np.stack([_shape_features(beats[:, i], dominant[i], rr, fs) for i in range(len(rows))], axis=1)
+    if len(rows) < N_LEADS:
+        features, there = np.repeat(features, N_LEADS, axis=1), np.repeat(there, N_LEADS, axis=1)
+    for lead, other in ((0, 1), (1, 0)):  # a lead that is off for a while: the other one stands in for it
+        off = ~there[:, lead] & there[:, other]
+        features[off, lead] = features[off, other]
+    features[~there.any(axis=1)] = np.nan
+    return features.reshape(len(at), -1)
+
+
+def _best_leads(prepared: Record, at: np.ndarray) -> list[int]:
+    """Return the rows in which the dominant beat stands out most, at most `N_LEADS`, the best first."""
+    some = at[np.linspace(0, len(at) - 1, min(len(at), LEAD_CHOICE_BEATS)).astype(int)]
+    beats, there = _gather(prepared.signal, some, prepared.fs)
+    dominant = _dominant(beats, there, np.ones(len(some), dtype=bool))
+    rest = np.median(np.abs(beats - dominant), axis=(0, 2))
+    qrs = np.abs(dominant).max(axis=1)
+    merit = there.mean(axis=0) * qrs / (rest + 0.01 * np.median(qrs) + 1e-9)
+    return [int(row) for row in np.argsort(-merit, kind="stable")[:N_LEADS]]
+
+
+def _gather(signal: np.ndarray, at: np.ndarray, fs: float) -> tuple[np.ndarray, np.ndarray]:
+    """Cut beats out, with what is to spare: float32 (n, L, T), 0 where not recorded; bool (n, L), nearly all recorded.
+
+    Each is freed of its mean over its recorded samples.
+    """
+    before, after = (round((s + SPARE_S) * fs) for s in (BEFORE_S, AFTER_S))
+    times = at[:, None] + np.arange(-before, after)
+    inside = (times >= 0) & (times < signal.shape[1])
+    beats = signal[:, np.clip(times, 0, signal.shape[1] - 1)].transpose(1, 0, 2)  # (n, L, T)
+    recorded = np.isfinite(beats) & inside[:, None]
+    beats = np.where(recorded, beats, 0)
+    n_recorded = recorded.sum(axis=-1)
+    mean = beats.sum(axis=-1) / np.maximum(n_recorded, 1)
+    beats = np.where(recorded, beats - mean[..., None], 0).astype(np.float32)
+    # The first and the last beat of a record lack some of their stretch, but not their QRS complex.
+    return beats, (n_recorded > 0.6 * beats.shape[-1]) & recorded[..., before]
+
+
+def _snapped(beats: np.ndarray, fs: float) -> np.ndarray:
+    """Move each beat so that the largest 5-30 Hz deflection near its given R peak is in its middle."""
+    from scipy.signal import butter, sosfiltfilt
+
+    reach = round(SNAP_S * fs)
+    middle = round((BEFORE_S + SPARE_S) * fs)
+    band = np.abs(sosfiltfilt(butter(2, [5.0, min(30.0, 0.45 * fs)], "bandpass", fs=fs, output="sos"), beats, padlen=0))
+    near = band[..., middle - reach : middle + reach + 1]
+    near = near / (np.median(near.max(axis=-1), axis=0)[None, :, None] + 1e-9)
+    return _shifted(beats, near.sum(axis=1).argmax(axis=-1) - reach)
+
+
+def _shifted(beats: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Return beats (n, L, T) from ``by`` (n,) samples later on; the ends repeat."""
+    index = np.clip(np.arange(beats.shape[-1]) + by[:, None], 0, beats.shape[-1] - 1)
+    return np.take_along_axis(beats, index[:, None], axis=-1)
+
+
+def _dominant(beats: np.ndarray, there: np.ndarray, steady: np.ndarray) -> np.ndarray:
+    """Return the dominant beat of each lead, (L, T): a median, then the median of the half that is most like it."""
+    n_leads, n_samples = beats.shape[1:]
+    dominant = np.zeros((n_leads, n_samples), dtype=np.float32)
+    for lead in range(n_leads):
+        usable = there[:, lead] & steady
+        if usable.sum() < max(3, 0.1 * there[:, lead].sum()):
+            usable = there[:, lead]
+        if usable.any():
+            some = beats[usable, lead]
+            first = np.median(some, axis=0)
+            away = np.abs(some - first).sum(axis=1)
+            dominant[lead] = np.median(some[away <= np.median(away)], axis=0)
+    return dominant
+
+
+def _lagged(beats: np.ndarray, dominant: np.ndarray, fs: float) -> np.ndarray:
+    """Move each beat to where its QRS complex fits the dominant one best, up to `LAG_S`."""
+    reach, qrs = round(LAG_S * fs), _span(QRS_S, fs, SPARE_S)
+    scale = np.square(dominant[:, qrs]).sum(axis=-1) + 1e-9
+    fit = np.stack(
+        [
+            (np.einsum("nlt,lt->nl", beats[..., qrs.start + k : qrs.stop + k], dominant[:, qrs]) / scale).sum(axis=1)
+            for k in range(-reach, reach + 1)
+        ],
+        axis=1,
+    )
+    return _shifted(beats, fit.argmax(axis=1) - reach)
+
+
+def _span(about_s: tuple[float, float], fs: float, spare_s: float = 0.0) -> slice:
+    """Return the samples of a stretch about the R peak."""
+    return slice(*(round((s + BEFORE_S + spare_s) * fs) for s in about_s))
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return Pearson's r along the last axis; 0 where one is constant."""
+    a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
+    norm = np.sqrt(np.square(a).sum(axis=-1) * np.square(b).sum(axis=-1))
+    return np.asarray((a * b).sum(axis=-1) / (norm + 1e-9))
+
+
+def _log(x: np.ndarray) -> np.ndarray:
+    return np.asarray(np.log(np.maximum(x, 1e-6)))
+
+
+def _shape_features(beats: np.ndarray, dominant: np.ndarray, rr: np.ndarray, fs: float) -> np.ndarray:
+    """Return what one lead's beats (n, T) look like beside its dominant beat (T,): (n, F)."""
+    columns: list[np.ndarray] = []
+    scale = float(np.ptp(dominant[_span(QRS_S, fs)])) + 1e-6
+    beats, dominant = beats / scale, dominant / scale
+    for part in (P_S, QRS_S, T_S):
+        mine, usual = beats[:, _span(part, fs)], dominant[_span(part, fs)]
+        # Each wave about its own level: what is left of baseline wander must not count.
+        mine, usual = mine - mine.mean(axis=-1, keepdims=True), usual - usual.mean()
+        rms, usual_rms, difference = (np.sqrt(np.square(x).mean(axis=-1)) for x in (mine, usual, mine - usual))
+        columns += [
+            _correlation(mine, usual),
+            _log(rms) - _log(usual_rms),
+            _log(difference + 0.003),
+            _log(difference) - np.median(_log(difference)),  # beside what is usual in this record
+            mine @ usual / (usual @ usual + 1e-4),
+        ]
+    columns += _p_features(beats, dominant, fs)
+    columns += _qrs_features(beats, dominant, fs)
+    columns += _neighbour_features(beats[:, _span(QRS_S, fs)], rr)
+    return np.nan_to_num(np.stack(columns, axis=1)).astype(np.float32)
+
+
+SHAPE_GROUPS = (0,) * 5 + (1,) * 5 + (2,) * 5 + (0,) * 4 + (1,) * 13 + (3,) * 5
+"""What each shape feature of a lead is about: 0 the P wave, 1 the QRS complex, 2 the T wave, 3 other beats."""
+
+N_SHAPE_FEATURES = len(SHAPE_GROUPS)
+
+
+def _p_features(beats: np.ndarray, dominant: np.ndarray, fs: float) -> list[np.ndarray]:
+    """Return where and how well the dominant beat's P wave is found before each beat."""
+    start, stop = _span(P_S, fs).start, _span(P_S, fs).stop
+    length = round(0.12 * fs)
+    usual = dominant[start:stop]
+    peak = start + length // 2 + int(np.abs(usual[length // 2 : -(length // 2)] - np.median(usual)).argmax())
+    wave = dominant[peak - length // 2 : peak - length // 2 + length]
+    wave = wave - wave.mean()
+    lags = np.lib.stride_tricks.sliding_window_view(beats[:, : stop + length // 3], length, axis=-1)[:, ::3]
+    lags = lags - lags.mean(axis=-1, keepdims=True)
+    r = lags @ wave / (np.sqrt(np.square(lags).sum(axis=-1) * np.square(wave).sum()) + 1e-3)
+    best = r.argmax(axis=1)
+    return [
+        r.max(axis=1),
+        (best * 3 - (peak - length // 2)) / fs * 10,
+        _log(np.ptp(beats[:, start:stop], axis=-1) + 0.003),
+        np.full(len(beats), _log(np.array(np.ptp(usual) + 0.003))),
+    ]
+
+
+def _qrs_features(beats: np.ndarray, dominant: np.ndarray, fs: float) -> list[np.ndarray]:
+    """Return height, width and steepness of QRS complexes, absolute and beside the dominant one."""
+    span = _span((QRS_S[0] - 0.04, QRS_S[1] + 0.06), fs)
+    times = np.arange(span.stop - span.start) / fs * 10
+
+    def describe(wave: np.ndarray) -> list[np.ndarray]:
+        wave = wave[..., span]
+        slope = np.abs(np.diff(wave, axis=-1, append=wave[..., -1:]))
+        energy = np.square(slope)
+        share = energy / (energy.sum(axis=-1, keepdims=True) + 1e-9)
+        centre = (share * times).sum(axis=-1)
+        spread = np.sqrt((share * np.square(times - centre[..., None])).sum(axis=-1))
+        steep = (slope > 0.2 * slope.max(axis=-1, keepdims=True)).mean(axis=-1)
+        height = np.ptp(wave, axis=-1)
+        area = np.abs(wave - np.median(wave, axis=-1, keepdims=True)).mean(axis=-1)
+        return [
+            _log(height),
+            _log(slope.max(axis=-1)) - _log(height),
+            centre,
+            spread,
+            steep,
+            _log(area) - _log(height),
+            (wave.max(axis=-1) + wave.min(axis=-1) - 2 * np.median(wave, axis=-1)) / (height + 1e-6),
+        ]
+
+    usual = describe(dominant[None])
+    mine = describe(beats)
+    return [*mine, *(m - u for m, u in zip(mine[1:], usual[1:], strict=True))]
+
+
+def _neighbour_features(qrs: np.ndarray, rr: np.ndarray) -> list[np.ndarray]:
+    """Return how common each QRS shape (n, T) is in the segment, and how early beats of this shape come on average."""
+    unit = qrs - qrs.mean(axis=-1, keepdims=True)
+    unit = unit / (np.sqrt(np.square(unit).sum(axis=-1, keepdims=True)) + 1e-6)
+    r = unit @ unit.T
+    alike = (r > ALIKE_R).astype(np.float32)
+    np.fill_diagonal(alike, 1)
+    total = alike.sum(axis=1)
+    early, late = rr[:, -RR_NEAR[0]], rr[:, 1 - RR_NEAR[0]]
+    next_r = np.concatenate([np.diagonal(r, 1), r[-1:, -2:-1].ravel()])[: len(r)] if len(r) > 1 else np.ones(len(r))
+    last_r = np.concatenate([next_r[:1], next_r[:-1]])
+    return [_log(total / len(r)), alike @ early / total, alike @ late / total, last_r, next_r]

@@ -1,0 +1,248 @@
+"""What is normal: the references of `anyecg.tasks.anomaly`, fitted on normal training records.
+
+Labels are used to find normal records, and for nothing else: no abnormal record is looked at. Distances are put on
+their scale by normal *validation* records.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from anyecg.beats import find_beats
+from anyecg.engine import Model
+from anyecg.leads import STANDARD_LEADS
+from anyecg.record import Record
+from anyecg.tasks.anomaly import (
+    CONTEXTS,
+    MOST_SPREADS,
+    UNKNOWN,
+    WITH_NAMES,
+    WITHOUT_NAMES,
+    NormalReference,
+    References,
+    fragment_log_distances,
+    measure_window,
+    median_and_spread,
+)
+from anyecg.tasks.measures import AXES, MEASURES, VOLTAGES
+from anyecg.training.datasets import (
+    NORMAL,
+    SINGLE_LEAD_DATABASE,
+    SINGLE_LEAD_NORMAL,
+    SUPERCLASS_DATABASE,
+    Corpus,
+)
+
+MOST_NORMAL = 200
+"""Normal records of a database that are looked at. On validation records 100, 200, 350 and 537 of them separated normal
+from abnormal equally well."""
+
+MOST_FACTORS = {"many": 96, "some": 48, "few": 96}
+"""Factors kept: more cost size and bring little."""
+
+NOISE_SHARE = 0.3
+"""Noise variance over the mean variance. From 0.03 to 1 it made no difference on validation records."""
+
+EMBEDDING_SHARE = {"many": 0.5, "some": 0.5, "few": 0.25}
+"""How much embeddings weigh beside measures. Chosen on validation records (few: on handheld ones): with one lead, what
+is abnormal is mostly a rhythm, which a mean over time hardly shows."""
+
+HOLTER_LEAD, HOLTER_LIKE = "MLII", "II"
+"""There are no normal 10 s records of the Holter lead: the limb lead it stands for is shown under its name."""
+
+TOGETHER = 3
+"""Leads shown together where there are some: a record's twelve, shuffled, make four such views."""
+
+SURPRISE_EVERY = 3
+"""Surprise is taken of every third held-out record: it costs three passes, and fragments are many."""
+
+FRAGMENTS_OF_A_VIEW = 10
+"""Fragments of a view that the fragments' distribution is fitted on."""
+
+
+@dataclass
+class Views:
+    """Normal records as one context shows them: N records, C columns.
+
+    ``per_lead`` (N, C, D) mean embeddings; ``measured`` (N, M, len(MEASURES)); ``fragments``, each (C, n, D), and
+    ``surprise``, each (C, n) bits with ``surprised`` (C, n, D), the embeddings of the same fragments.
+    """
+
+    per_lead: list[np.ndarray] = field(default_factory=list)
+    measured: list[np.ndarray] = field(default_factory=list)
+    fragments: list[np.ndarray] = field(default_factory=list)
+    surprise: list[np.ndarray] = field(default_factory=list)
+    surprised: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, model: Model, shown: list[Record], with_surprise: bool, order: np.ndarray | None = None) -> None:
+        """Embed and measure one normal record, in one view or several; ``order`` puts their leads into C columns."""
+        tokens = [model.tokenize(record) for record in shown]
+        order = np.arange(sum(record.n_leads for record in shown)) if order is None else order
+        per_fragment = np.concatenate([model.embed(t).per_fragment for t in tokens])[order]  # (C, n_fragments, D)
+        self.per_lead.append(np.nanmean(per_fragment, axis=1))
+        rhythms = [find_beats(record) for record in shown]
+        self.measured.append(
+            np.stack([measure_window(r, beats, 0.0, r.duration_s) for r, beats in zip(shown, rhythms, strict=True)])
+        )
+        every = max(1, per_fragment.shape[1] // FRAGMENTS_OF_A_VIEW)
+        self.fragments.append(per_fragment[:, ::every])
+        if with_surprise:
+            self.surprise.append(np.concatenate([model.surprise(t) for t in tokens])[order])
+            self.surprised.append(per_fragment)
+
+
+def fit_references(model: Model, prepared: Path, progress: Callable[[str], None]) -> dict[str, References]:
+    """Fit the references of all contexts."""
+    windows = model.checkpoint.config["window_fragments"]
+    references: dict[str, References] = {}
+    for context, shared in CONTEXTS.items():
+        each = {} if context == shared else {UNKNOWN: references[shared].unknown}
+        for kind in ("known",) if each else ("known", UNKNOWN):
+            progress(f"what is normal: {context} leads, {kind}")
+            views = {split: _see(model, prepared, split, context, kind) for split in ("train", "val")}
+            leads = (UNKNOWN,) if kind == UNKNOWN else _columns(context)
+            each[kind] = fit_reference(context, leads, int(windows[shared]), views["train"], views["val"])
+        references[context] = References(each["known"], each[UNKNOWN])
+    return references
+
+
+def _columns(context: str) -> tuple[str, ...]:
+    return (*STANDARD_LEADS, HOLTER_LEAD) if context == "few" else STANDARD_LEADS
+
+
+def _see(model: Model, prepared: Path, split: str, context: str, kind: str) -> Views:
+    views = Views()
+    for number, record in enumerate(_normal_records(model, prepared, split, SUPERCLASS_DATABASE, NORMAL)):
+        with_surprise, order = split == "val" and number % SURPRISE_EVERY == 0, None
+        if context == "many":
+            nameless = record.with_(leads=tuple(f"lead {i + 1}" for i in range(record.n_leads)))
+            shown = [nameless if kind == UNKNOWN else record]
+        elif context == "some":
+            shuffled = np.random.default_rng(number).permutation(record.n_leads)
+            shown = [record.pick([record.leads[i] for i in part]) for part in shuffled.reshape(-1, TOGETHER)]
+            order = np.argsort(shuffled)
+        elif kind == UNKNOWN:  # one lead of each record, another each time
+            shown = [_alone(record, record.leads[number % record.n_leads], UNKNOWN)]
+        else:
+            shown = [_alone(record, lead, lead) for lead in record.leads] + [_alone(record, HOLTER_LIKE, HOLTER_LEAD)]
+        views.add(model, shown, with_surprise, order)
+        if context == "some":
+            views.measured[-1] = _merged(views.measured[-1], record)
+    if (context, kind) == ("few", UNKNOWN):
+        for number, record in enumerate(
+            _normal_records(model, prepared, split, SINGLE_LEAD_DATABASE, SINGLE_LEAD_NORMAL)
+        ):
+            views.add(model, [record], split == "val" and number % SURPRISE_EVERY == 0)
+    if (context, kind) == ("many", UNKNOWN):  # each third lead is a sample of the one column
+        views.per_lead = [row[None] for one in views.per_lead for row in one[::3]]
+        views.fragments = [row[None] for one in views.fragments for row in one[::3]]
+        views.measured = [one for one in views.measured for _ in STANDARD_LEADS[::3]]
+        views.surprise = [row[None] for one in views.surprise for row in one]
+        views.surprised = [row[None] for one in views.surprised for row in one]
+    return views
+
+
+def _merged(measured: np.ndarray, record: Record) -> np.ndarray:
+    """Merge the measures of several views, (n_views, Q) -> (1, Q): the first view's, and each lead's where it was.
+
+    Axes and voltages need leads that few views hold together: they come from the whole record.
+    """
+    there = np.isfinite(measured)
+    merged = measured[there.argmax(axis=0), np.arange(measured.shape[1])]
+    whole = measure_window(record, find_beats(record), 0.0, record.duration_s)
+    chosen = [MEASURES.index(name) for name in (*AXES, *VOLTAGES)]
+    merged[chosen] = whole[chosen]
+    return merged[None]
+
+
+def _alone(record: Record, lead: str, name: str) -> Record:
+    return record.pick([lead]).with_(leads=(name,))
+
+
+def _normal_records(model: Model, prepared: Path, split: str, database: str, labels: list[str]) -> Iterator[Record]:
+    corpus = Corpus(prepared, split, (database,))
+    normal = [e for e in corpus.entries if e.labels == labels and e.clean]
+    for entry in normal[:MOST_NORMAL]:
+        yield corpus.record(entry, model.checkpoint.grid.fs_hz)
+
+
+def fit_reference(
+    context: str, leads: tuple[str, ...], window_fragments: int, train: Views, validation: Views
+) -> NormalReference:
+    """Fit one reference on the views of normal training records; measure normal validation records with it."""
+    names = WITH_NAMES if context != "few" and leads != (UNKNOWN,) else WITHOUT_NAMES
+    per_lead = np.stack(train.per_lead)  # (N, C, D)
+    means, spreads = per_lead.mean(axis=0), per_lead.std(axis=0) + 1e-4
+    z = ((per_lead - means) / spreads).reshape(len(per_lead), -1)
+    _, sizes, directions = np.linalg.svd(z, full_matrices=False)
+    n_factors = min(MOST_FACTORS[context], len(sizes))
+    loadings = directions[:n_factors].T * (sizes[:n_factors] / np.sqrt(len(z)))
+    loadings = loadings.reshape(*means.shape, n_factors).astype(np.float16).astype(np.float32)  # as it is stored
+
+    chosen = [MEASURES.index(name) for name in names]
+    measured = np.stack(train.measured)[..., chosen]  # (N, M, Q)
+    measure_means = np.nan_to_num(np.nanmean(measured, axis=0))
+    measure_spreads = np.nan_to_num(np.nanstd(measured, axis=0), nan=1.0) + 1e-3
+    standard = _standard(measured, measure_means, measure_spreads)
+
+    fragments = np.concatenate(train.fragments, axis=1)  # (C, n, D)
+    fragment_means = np.nanmean(fragments, axis=1)
+    whitening = _whitening(fragments - fragment_means[:, None])
+    surprise = np.concatenate(validation.surprise, axis=1)  # (C, n)
+    distances = np.stack(
+        [
+            fragment_log_distances(own, mean, whitening)
+            for own, mean in zip(np.concatenate(validation.surprised, axis=1), fragment_means, strict=True)
+        ]
+    )
+    levels = np.array([median_and_spread(surprise), median_and_spread(distances)])
+    both = np.stack([surprise, distances])
+    in_map = ((both - levels[:, :1, None]) / levels[:, 1:, None]).mean(axis=0)
+
+    reference = NormalReference(
+        leads=leads,
+        window_fragments=window_fragments,
+        means=means,
+        spreads=spreads,
+        loadings=loadings,
+        noise=NOISE_SHARE,
+        power=np.zeros(0),
+        factors=np.zeros(0),
+        measure_names=names,
+        measure_means=measure_means,
+        measure_spreads=measure_spreads,
+        measure_covariances=np.stack([_shrunk_covariance(standard[:, m]) for m in range(standard.shape[1])]),
+        measures=_standard(np.stack(validation.measured)[..., chosen], measure_means, measure_spreads),
+        embedding_share=EMBEDDING_SHARE[context],
+        fragment_means=fragment_means,
+        fragment_whitening=whitening,
+        fragment_levels=levels,
+        map_limit=float(np.nanquantile(in_map, 0.99)),
+    )
+    power, factors = reference.standardised(np.stack(validation.per_lead), list(range(len(leads))))
+    return replace(reference, power=power, factors=factors)
+
+
+def _standard(measured: np.ndarray, means: np.ndarray, spreads: np.ndarray) -> np.ndarray:
+    """Standardise measures; what could not be taken is taken to be normal."""
+    z: np.ndarray = np.clip(np.nan_to_num((measured - means) / spreads), -MOST_SPREADS, MOST_SPREADS)
+    return z
+
+
+def _shrunk_covariance(z: np.ndarray) -> np.ndarray:
+    from sklearn.covariance import LedoitWolf
+
+    covariance: np.ndarray = LedoitWolf(assume_centered=True).fit(z).covariance_
+    return covariance
+
+
+def _whitening(centred: np.ndarray) -> np.ndarray:
+    """Return W with W W' = inverse of the shrunk covariance of vectors (n_leads, n, width)."""
+    from sklearn.covariance import LedoitWolf
+
+    vectors = centred.reshape(-1, centred.shape[-1])
+    covariance = LedoitWolf(assume_centered=True).fit(vectors[np.isfinite(vectors).all(axis=1)])
+    whitening: np.ndarray = np.linalg.cholesky(covariance.precision_)
+    return whitening
