@@ -11,6 +11,7 @@ from anyecg.quality import assess
 from anyecg.record import Annotation, Record
 from anyecg.result import Anomaly, Finding, Result
 from anyecg.signals import prepare
+from anyecg.tasks.long import summarize
 from anyecg.tokens import Grid, Tokens, to_fragments, to_timeline
 
 LEADS_12 = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -71,6 +72,7 @@ def fake_result(record: Record, n_levels: int = 4, codebook_size: int = 1024, se
     decoded = prepared.with_(signal=np.where(np.isfinite(prepared.signal), 0.95 * smooth, np.nan))
     quality = assess(record, prepared)
     last = prepared.duration_s
+    rhythm = find_beats(prepared, quality)
     segments = (Annotation(min(3.0, last / 3), min(4.0, last / 2), "anomaly", "surprise", record.leads[0], 7.5),)
     if last > 200:
         segments += (Annotation(152.0, 154.0, "anomaly", "surprise", None, 9.0),)
@@ -78,7 +80,7 @@ def fake_result(record: Record, n_levels: int = 4, codebook_size: int = 1024, se
         record=record,
         prepared=prepared,
         quality=quality,
-        rhythm=find_beats(prepared, quality),
+        rhythm=rhythm,
         tokens=Tokens(
             codes, valid, fragments.scale_mv, grid, codebook_size, record.leads, prepared.n_samples, record.id
         ),
@@ -89,6 +91,16 @@ def fake_result(record: Record, n_levels: int = 4, codebook_size: int = 1024, se
         model={"name": "nano", "version": "0", "sha256": "0123456789abcdef" * 4, "trained_on": ["set one", "set two"]},
         anyecg_version="0.0",
         findings=fake_findings(prepared.duration_s, record.leads),
+        beats=tuple(
+            Annotation(at, at, "beat", "V" if i == 2 else "N", score=0.9)
+            for i, at in enumerate(rhythm.r_peaks_s.tolist())
+        ),
+        overview=summarize(
+            rhythm.r_peaks_s,
+            prepared.duration_s,
+            classes=np.array(["V" if i == 2 else "N" for i in range(len(rhythm.r_peaks_s))]),
+            episodes=(Annotation(2.0, 4.0, "rhythm", "AFIB", score=0.81),),
+        ),
         warnings=("a warning in plain words",),
     )
 

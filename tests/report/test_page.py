@@ -153,6 +153,17 @@ def test_findings_say_what_is_there_what_is_not_and_when(make):
     assert "Findings" not in Reader(page.render(replace(result, findings=()))).text
 
 
+def test_the_overview_counts_beats_lists_strips_and_hours(make):
+    short = Reader(page.render(make(("I", "II"))))
+    assert "1 ventricular (V)" in short.text and "supraventricular ones poorly" in short.text
+    assert "Hour by hour" not in short.text  # ten seconds
+    long = Reader(page.render(make(("II",), duration_s=150.0)))
+    for words in ("Hour by hour", "Worth a look first", "atrial fibrillation 1.3 % of the usable time", "2.0 s"):
+        assert words in long.text, words
+    assert [t for t in short.of_class("beat")] and [t for t in short.of_class("episode")]
+    assert "Overview" not in Reader(page.render(replace(make(("I",)), overview=None))).text
+
+
 def test_restored_and_derived_leads_are_marked(twelve):
     assert "III (derived)" in Reader(page.render(twelve)).text
     words = Reader(page.render(replace(twelve, restored_leads=("V6",))))

@@ -2,6 +2,7 @@
 
 from html import escape
 
+from anyecg.report.findings import split_findings
 from anyecg.report.ink import (
     DERIVED,
     INK,
@@ -78,6 +79,7 @@ def _row(result: Result, sheet: Sheet, row: Row, baseline: float) -> str:
         parts.append(_name(result, row, cell, baseline))
     if row.beats:
         parts.append(_beats(result, row.cells[0], top))
+        parts.append(_episodes(result, row.cells[0], top))
     return "".join(parts)
 
 
@@ -161,4 +163,23 @@ def _beats(result: Result, cell: Cell, top: float) -> str:
         if right - left >= LEAST_RR_LABEL_MM:
             extra = ' text-anchor="middle"'
             parts.append(text((left + right) / 2, top - 0.6, f"{rr_s * 1000:.0f}", 2.1, MUTED, extra))
+    for beat in result.beats:
+        if beat.code != "N" and cell.start_s <= beat.start_s < cell.stop_s:
+            x = cell.x_mm + (beat.start_s - cell.start_s) * MM_PER_S
+            parts.append(
+                text(x, top - 2.2, beat.code, 2.4, MARK, ' class="beat" font-weight="600" text-anchor="middle"')
+            )
     return "".join(parts)
+
+
+def _episodes(result: Result, cell: Cell, top: float) -> str:
+    """Draw a bar above a strip where a rhythm episode lies, with its code."""
+    drawn = []
+    for episode in split_findings(result)[1]:
+        start, stop = max(episode.start_s, cell.start_s), min(episode.end_s, cell.stop_s)
+        if episode.kind == "rhythm" and start < stop:
+            x = cell.x_mm + (start - cell.start_s) * MM_PER_S
+            bar = f"M{x:.2f} {top - 4.6:.2f}h{(stop - start) * MM_PER_S:.2f}"
+            drawn.append(f'<path class="episode" d="{bar}" stroke="{MARK}" stroke-width=".5"/>')
+            drawn.append(text(x, top - 5.1, episode.code, 2.1, MARK))
+    return "".join(drawn)

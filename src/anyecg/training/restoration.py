@@ -1,8 +1,9 @@
 """Corrupted lead generation, measured: precordial leads of test patients restored from fewer leads.
 
-The model restores as `anyecg.tasks.restore` says: with the head ``restorer`` if its checkpoint has it. Precordial leads only: limb leads follow from two others by algebra and would inflate the mean. Baseline: linear
-regression of each missing lead on the present ones, sample by sample, fitted on training patients. It is strong: the
-heart's field is nearly that of a dipole, of which three leads see three components.
+The model restores as `anyecg.tasks.restore` says: with the head ``restorer`` if its checkpoint has it. Precordial leads
+only: limb leads follow from two others by algebra and would inflate the mean. Baseline: linear regression of each
+missing lead on the present ones, sample by sample, fitted on training patients. It is strong: the heart's field is
+nearly that of a dipole, of which three leads see three components.
 """
 
 from collections.abc import Callable
