@@ -47,7 +47,7 @@ Method = tuple[Scorer, float, float]
 def run(model: Model, data: Path, work: Path, progress: Callable[[str], None]) -> dict[str, Any]:
     """Measure every method on every set of records; a method that was measured before is not again."""
     head = open_head(model.checkpoint.folder, HEAD)
-    assert head is not None, f"the checkpoint has no head {HEAD}: python -m anyecg.training.rhythm"
+    assert head is not None, f"the checkpoint has no head {HEAD}: anyecg train-heads FOLDER {HEAD}"
     progress("long: reading beats")
     splits = data / "splits.csv"
     test = {name: load_series(data, splits, "test", (name,)) for name in TRAINED}

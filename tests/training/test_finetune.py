@@ -190,6 +190,17 @@ def test_a_damaged_head_is_refused(tuned: tuple[Path, list[str]], tmp_path: Path
         open_head(copy, "rate")
 
 
+def test_a_head_of_other_weights_is_refused(tuned: tuple[Path, list[str]], tmp_path: Path) -> None:
+    import json
+    import shutil
+
+    copy = shutil.copytree(tuned[0], tmp_path / "copy")
+    path = copy / "heads" / "rate.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"parent_sha256": "0" * 64}))
+    with pytest.raises(CheckpointError, match="fitted to weights 000000"):
+        found_in(made_up(True, ("II",), 3), anyecg.load(copy))
+
+
 def test_the_command(labelled: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     from anyecg.cli import app
 

@@ -126,6 +126,29 @@ def finetune(
     )
 
 
+@app.command("train-heads")
+def train_heads(
+    checkpoint: Annotated[Path, typer.Argument(metavar="FOLDER", help="A checkpoint folder.")],
+    heads: Annotated[
+        list[str] | None, typer.Argument(metavar="[HEAD]...", help="Default: all that ship with nano.")
+    ] = None,
+    data: Annotated[Path, typer.Option("--data", help="Folder of the restored databases.")] = Path("data"),
+    splits: Annotated[
+        Path | None, typer.Option("--splits", help="CSV of splits; default: splits.csv in --data.")
+    ] = None,
+) -> None:
+    """Train the heads that ship with nano on public databases, and write them into a checkpoint folder.
+
+    diagnosis (12 leads), rhythm (one lead), beats, rr_rhythm (episodes), restorer (missing leads). Heads of the same
+    name are replaced.
+    """
+    need_training()
+    from anyecg.checkpoint import open_checkpoint
+    from anyecg.training.shipped_heads import train_heads
+
+    train_heads(open_checkpoint(checkpoint).folder, heads or [], data, splits or data / "splits.csv", say)
+
+
 @app.command()
 def evaluate(
     what: Annotated[

@@ -256,7 +256,7 @@ def restore(
     gaps: Annotated[
         bool, typer.Option("--gaps", help="Keep what is recorded of the leads named, fill only what is missing.")
     ] = False,
-    band: Annotated[Path | None, typer.Option("--band", help="A .npz for the draws' 5th and 95th percentile.")] = None,
+    band: Annotated[Path | None, typer.Option("--band", help="A .npz for the 5-95 % band.")] = None,
     report: Annotated[
         Path | None, typer.Option("--report", help="Report on the result: a .html, .png or .json.")
     ] = None,

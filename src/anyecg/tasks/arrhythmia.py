@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from anyecg.engine import Model
+from anyecg.errors import CheckpointError
 from anyecg.heads import Head, head_names, open_head
 from anyecg.result import Finding, Quality, Rhythm
 from anyecg.tasks.rr_features import rr_features
@@ -52,21 +53,27 @@ def find_labels(model: Model, tokens: Tokens, rhythm: Rhythm, quality: Quality) 
 
 
 def record_heads(model: Model, n_leads: int) -> list[Head]:
-    """Return the record heads for a number of leads, those made for few leads alone first."""
+    """Return the record heads for a number of leads, those made for few leads alone first.
+
+    Raises
+    ------
+    CheckpointError
+        A head was fitted to other weights.
+    """
     folder = model.checkpoint.folder
     heads = [head for name in head_names(folder) if (head := open_head(folder, name)) and head.config["kind"] == KIND]
+    for head in heads:
+        if head.config["parent_sha256"] != model.checkpoint.sha256:
+            raise CheckpointError(
+                f"{head.path}: fitted to weights {head.config['parent_sha256'][:12]}..., expected "
+                f"{model.checkpoint.sha256[:12]}.... Take it out, or fit it anew with anyecg finetune."
+            )
     fitting = [head for head in heads if n_leads <= head.config.get("most_leads", np.inf)]
     return sorted(fitting, key=lambda head: head.config.get("most_leads", np.inf))
 
 
 def label_scores(model: Model, head: Head, tokens: Tokens, rhythm: Rhythm) -> np.ndarray:
-    """Return the calibrated probability of each label of a head, shape (n_labels,).
-
-    Raises
-    ------
-    CheckpointError
-        The head was fitted to another model's weights.
-    """
+    """Return the calibrated probability of each label of a head, shape (n_labels,)."""
     windows = model.windows(tokens)
     n_windows, _, size = windows.valid.shape
     heard = windows.valid.any(axis=(1, 2))

@@ -1,18 +1,17 @@
-"""Fit the head that restores leads: ``python -m anyecg.training.restorer``. Closed form but for a mixture's few rounds.
+"""Fit the head that restores leads: ``anyecg train-heads FOLDER restorer``. Closed form but for a mixture's few rounds.
 
 Training records give lagged covariances; a mixture of them is fitted by expectation-maximisation (Dempster 1977), each
 record one tempered Wishart observation. Validation records say how wide the band must be, and how much the mean over
 drawn codes is to weigh, for each number of given leads.
 """
 
-import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from anyecg.engine import Model, load
+from anyecg.engine import Model
 from anyecg.heads import Head, open_head, write_head
 from anyecg.leads import LIMB_LEADS, PRECORDIAL_LEADS, STANDARD_LEADS
 from anyecg.record import Record
@@ -202,21 +201,3 @@ def fit_restorer(
     head = open_head(out, HEAD)
     assert head is not None
     return head
-
-
-def main() -> None:
-    """Fit the head and write it into a checkpoint folder."""
-    parser = argparse.ArgumentParser(prog="python -m anyecg.training.restorer", description=__doc__)
-    parser.add_argument("--model", default="nano", help="name or folder of a checkpoint")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="the restored databases and splits.csv")
-    parser.add_argument("--out", type=Path, help="checkpoint folder to write into; default: the model's own")
-    wanted = parser.parse_args()
-    model = load(wanted.model, threads=1)
-    if (model.checkpoint.folder / "heads" / f"{HEAD}.json").exists():
-        parser.error(f"{wanted.model} has the head already; take it out first: drawn codes are to be compared with it")
-    head = fit_restorer(model, wanted.data, wanted.data / "splits.csv", wanted.out or model.checkpoint.folder)
-    print(f"{head.path}: written")
-
-
-if __name__ == "__main__":
-    main()

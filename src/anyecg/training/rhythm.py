@@ -1,6 +1,6 @@
 """Beats with rhythm marks -> the head that tells atrial fibrillation from RR intervals; and how it is measured.
 
-    python -m anyecg.training.rhythm --data data --checkpoint src/anyecg/weights/nano
+    anyecg train-heads src/anyecg/weights/nano rr_rhythm
 
 Trained on crops of the beat annotations of patients of split train. Beats are dropped, added and moved, as detectors
 do; split val chooses the step, the temperature (arXiv 1706.04599) and the threshold.
@@ -8,7 +8,6 @@ do; split val chooses the step, the temperature (arXiv 1706.04599) and the thres
 Shapes: B crops, F features, N beats, D width.
 """
 
-import argparse
 import copy
 import math
 import warnings
@@ -386,22 +385,3 @@ def train_head(
         "settings": vars(settings),
     }
     return write_head(checkpoint, HEAD, config, graph_of(Calibrated(network, temperature)))
-
-
-def main() -> None:
-    """Train the head of a checkpoint."""
-    parser = argparse.ArgumentParser(prog="python -m anyecg.training.rhythm", description=main.__doc__)
-    parser.add_argument("--data", type=Path, default=Path("data"), help="the restored databases and splits.csv")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--steps", type=int, default=RhythmSettings.steps)
-    parser.add_argument("--batch-size", type=int, default=RhythmSettings.batch_size)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="file for the state of an interrupted training")
-    wanted = parser.parse_args()
-    torch.set_num_threads(1)
-    settings = RhythmSettings(steps=wanted.steps, batch_size=wanted.batch_size, seed=wanted.seed)
-    print(train_head(wanted.data, wanted.data / "splits.csv", wanted.checkpoint, settings, wanted.keep))
-
-
-if __name__ == "__main__":
-    main()
