@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from anyecg.errors import ReadError
-from anyecg.readers import archive_members, find_files, read, unpacking
+from anyecg.readers import find_files, read
+from anyecg.readers.packed import archive_members, unpacking
 from anyecg.record import Record
 from anyecg.writers import write
 

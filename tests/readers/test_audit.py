@@ -379,3 +379,9 @@ def test_faults_late_in_a_long_record() -> None:
     text = said(signal)
     assert "leads stand still: III 2.0 s" in text
     assert "leads are identical: V3 = V2" in text
+
+
+def test_spikes_of_no_width_are_no_heartbeats() -> None:
+    signal = np.zeros((1, 2500), dtype=np.float32)
+    signal[0, 100::200] = 1.0
+    audit("spikes", Record(signal, 250.0, ("II",)))  # found by fuzzing: a width of zero has no logarithm

@@ -8,7 +8,7 @@ import pytest
 
 from anyecg.errors import ReadError
 from anyecg.readers import edf, read
-from anyecg.readers.edf_layout import parse_layout
+from anyecg.readers.edf.layout import parse_layout
 
 RATES = {"ECG I": 250, "ECG V1": 250, "ECG II": 125, "Resp": 25, "Status": 250}
 ONSETS = ("+0.25", "+1.25", "+5.25", "+5000.25")

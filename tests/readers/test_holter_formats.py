@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from anyecg.errors import ReadError
-from anyecg.readers import ishne, read
+from anyecg.readers import read
+from anyecg.readers.vendors import ishne
 
 STANDARD = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 

@@ -1,4 +1,4 @@
-"""PDF reports of KardiaMobile: pages drawn here in the layout that `anyecg.readers.kardia_pdf` describes."""
+"""PDF reports of KardiaMobile: pages drawn here in the layout that `anyecg.readers.wearables.kardia_pdf` describes."""
 
 import zlib
 from itertools import pairwise
@@ -9,7 +9,7 @@ import pytest
 from anyecg.errors import ReadError
 from anyecg.leads import STANDARD_LEADS
 from anyecg.readers import find_files, read
-from anyecg.readers.pdf_strokes import pages
+from anyecg.readers.wearables.pdf_strokes import pages
 
 FS = 300.0
 STEP = 25 * 72 / 25.4 / FS

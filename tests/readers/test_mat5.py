@@ -12,7 +12,7 @@ from scipy.io import loadmat, savemat
 
 from anyecg.errors import ReadError
 from anyecg.readers import read
-from anyecg.readers.mat5 import read_level5
+from anyecg.readers.tabular.mat5 import read_level5
 
 COUNTS = np.random.default_rng(0).integers(-900, 900, (3, 750)).astype(np.int16)
 

@@ -191,7 +191,7 @@ def test_warnings_of_libraries_become_the_record_s(monkeypatch, tmp_path):
         return Record(np.random.default_rng(0).normal(size=(1, 100)), fs=100, leads=("I",))
 
     (tmp_path / "a.csv").write_text("1\n")
-    monkeypatch.setattr(anyecg.readers.tables, "read", warn)
+    monkeypatch.setattr(anyecg.readers.tabular.tables, "read", warn)
     assert read(tmp_path / "a.csv").warnings == ("the lid is open",)
 
 

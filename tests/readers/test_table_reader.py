@@ -7,7 +7,8 @@ import pytest
 
 from anyecg.errors import ReadError
 from anyecg.leads import STANDARD_LEADS
-from anyecg.readers import read, tables
+from anyecg.readers import read
+from anyecg.readers.tabular import tables
 
 WAVE = np.round(np.sin(np.arange(400) / 20), 4)
 

@@ -10,7 +10,7 @@ import pytest
 
 from anyecg.errors import ReadError
 from anyecg.readers import read
-from anyecg.readers.vendor import calibration_pulse, complete_twelve
+from anyecg.readers.vendors.devices import calibration_pulse, complete_twelve
 
 STANDARD = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 EIGHT = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")

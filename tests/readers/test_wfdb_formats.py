@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from anyecg.errors import ReadError
-from anyecg.readers import wfdb_files
+from anyecg.readers.wfdb import files
 
 BITS = {8: 8, 16: 16, 24: 24, 32: 32, 61: 16, 80: 8, 160: 16, 212: 12, 310: 10, 311: 10}
 PACKED = (212, 310, 311)
@@ -62,7 +62,7 @@ def write(folder: Path, fmt: int, counts: np.ndarray, *, offset: int = 0, skew: 
 
 
 def read(path: Path, start_s: float | None = None, end_s: float | None = None):
-    return wfdb_files.read(path, start_s, end_s, None, None)
+    return files.read(path, start_s, end_s, None, None)
 
 
 @pytest.mark.parametrize("fmt", BITS)

@@ -1,6 +1,7 @@
 """WFDB: every format wfdb writes, segments, gaps, and headers that lie."""
 
 import os
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -346,3 +347,11 @@ def test_real_mat_signal(database):
 def test_noise_without_gain(database):
     record = read(database("nstdb") / "bw", end_s=10)
     assert not record.gain_known
+
+
+def test_a_record_line_of_a_thousand_words_takes_no_time(tmp_path: Path) -> None:
+    (tmp_path / "long.hea").write_text("long/1 1 250 90 " + " ".join(["90"] * 5000) + "\n~ 90\n")
+    started = time.process_time()
+    with pytest.raises(ReadError):
+        read(tmp_path / "long.hea")
+    assert time.process_time() - started < 2

@@ -1,4 +1,4 @@
-"""Source file -> Record. One file a format or family; the content decides which, the suffix only where it cannot."""
+"""Source file -> Record. A folder a family of formats; the content decides which, the suffix only where it cannot."""
 
 import re
 import threading
@@ -7,38 +7,23 @@ from pathlib import Path
 from types import ModuleType
 
 from anyecg.errors import MissingDependency, ReadError
-from anyecg.readers import (
-    apple,
-    archives,
-    arrays,
-    dicom,
-    edf,
-    fhir,
-    hdf5,
-    ishne,
-    json_files,
-    kardia,
-    kardia_pdf,
-    matlab,
-    parquet,
-    scp,
-    tables,
-    vendor,
-    wfdb_files,
-    xml_exports,
-)
+from anyecg.readers import dicom, edf, fhir, scp, vendors, wfdb
 from anyecg.readers.audit import audit
+from anyecg.readers.packed import archives
 from anyecg.readers.slices import check_seconds
 from anyecg.readers.sources import HEAD_BYTES, find_files, locate, split_inner, unknown
+from anyecg.readers.tabular import arrays, hdf5, json_files, matlab, parquet, tables
 from anyecg.readers.units import check_arguments
+from anyecg.readers.vendors import ishne, xml_exports
+from anyecg.readers.wearables import apple, kardia, kardia_pdf
 from anyecg.record import Record
 
 READERS: list[ModuleType] = [
-    *(wfdb_files, dicom, edf, scp, ishne, xml_exports),
+    *(wfdb, dicom, edf, scp, ishne, xml_exports),
     # arrays before archives: NPZ is a zip
     *(arrays, archives, hdf5, matlab, parquet, kardia, kardia_pdf, fhir, apple),
     # what is known by little comes after what is known by a mark: any text, any JSON
-    *(tables, vendor, json_files),
+    *(tables, vendors, json_files),
 ]
 """The first whose ``sniff(head, path)`` says yes reads the file."""
 

@@ -17,12 +17,12 @@ from anyecg.errors import ReadError
 from anyecg.leads import KNOWN_LEADS, standard_name
 from anyecg.readers.audit import rows_with_names
 from anyecg.readers.channels import says_ecg, says_other, to_one_rate
-from anyecg.readers.columns import MAX_COLUMNS
-from anyecg.readers.dicom import SCP_LEADS
+from anyecg.readers.dicom.files import SCP_LEADS
 from anyecg.readers.notes import with_notes
 from anyecg.readers.patient import age_at, plausible_age, sex_from_text
 from anyecg.readers.slices import sample_range
 from anyecg.readers.sources import split_inner
+from anyecg.readers.tabular.columns import MAX_COLUMNS
 from anyecg.readers.units import mv_per, rate_of, unit_of
 from anyecg.record import Record
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 from anyecg.readers.patient import age_from_text, sex_from_text
-from anyecg.readers.wfdb_header import named_leads, uncalibrated
+from anyecg.readers.wfdb.header import named_leads, uncalibrated
 from anyecg.record import Record
 
 SIGNATURE = "Written by AnyECG"

@@ -209,7 +209,8 @@ def recordings_in(path: Path, whole: bool = True) -> list[Path]:
     whole : bool
         Return the file also if nothing is found in it, so that reading it tells why.
     """
-    from anyecg.readers import archives, hdf5
+    from anyecg.readers.packed import archives
+    from anyecg.readers.tabular import hdf5
 
     keys: list[str] = []
     try:

@@ -15,7 +15,6 @@ from anyecg.codes import codes_of, table
 from anyecg.engine import Model, load
 from anyecg.errors import AnyECGError, SignalError, WriteError
 from anyecg.heads import head_names, write_head
-from anyecg.metrics import auroc, average_precision, calibration_error, f1_score
 from anyecg.models.encoder import Encoder
 from anyecg.models.export import export_head, load_networks, round_to_half
 from anyecg.models.heads import RecordHead
@@ -25,6 +24,7 @@ from anyecg.training.calibrate import best_thresholds, calibrate
 from anyecg.training.datasets import load_noise
 from anyecg.training.examples import Example, Examples, Variation, tokenise
 from anyecg.training.fit_head import HeadSettings, Mode, fit_head, predict_logits
+from anyecg.training.label_scores import each_label, known_auroc, known_macro_auroc, rounded
 from anyecg.training.labels import LabelTable, read_labels
 from anyecg.training.loop import keep_freed_memory
 
@@ -231,57 +231,29 @@ def calibrated_for_one_lead(
     logits, labels = np.concatenate(seen), np.concatenate([validation.labels] * len(seen))
     calibration = calibrate(logits, labels, exclusive)
     probabilities = to_probability(calibration.logits(logits), exclusive)
-    each = [_known_auroc(labels[:, k], probabilities[:, k]) for k in range(labels.shape[1])]
+    each = [known_auroc(labels[:, k], probabilities[:, k]) for k in range(labels.shape[1])]
     return {
         "temperature": calibration.temperature,
         "shifts": calibration.shifts.tolist(),
         "thresholds": best_thresholds(probabilities, labels).round(4).tolist(),
-        "validation_auroc": [_rounded(value) for value in each],
+        "validation_auroc": [rounded(value) for value in each],
         "told": [bool(np.isfinite(value) and value >= LEAST_AUROC) for value in each],
     }
 
 
-def known_macro_auroc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Mean AUROC of the labels that have both kinds of records; labels NaN = not known."""
-    each = [_known_auroc(labels[:, k], scores[:, k]) for k in range(labels.shape[1])]
-    return float(np.nanmean(each)) if np.isfinite(each).any() else 0.5
-
-
-def _known_auroc(labels: np.ndarray, scores: np.ndarray) -> float:
-    known = np.isfinite(labels)
-    return auroc(labels[known] == 1, scores[known])
-
-
 def measure(examples: Examples, found: np.ndarray, labels: list[dict[str, Any]], exclusive: bool) -> dict[str, Any]:
-    """Return AUROC, average precision, F1 at the threshold, calibration error and prevalence of every label."""
+    """Return the macro AUROC, and how well every label is told."""
     decided = found.argmax(axis=1)[:, None] == np.arange(found.shape[1])
     if not exclusive:
         decided = found >= np.array([label["threshold"] for label in labels])
-    each = []
-    for k, label in enumerate(labels):
-        known = np.isfinite(examples.labels[:, k])
-        truth, score = examples.labels[known, k] == 1, found[known, k]
-        each.append(
-            {
-                "code": label["code"],
-                "n": int(known.sum()),
-                "prevalence": _rounded(truth.mean() if len(truth) else np.nan),
-                "auroc": _rounded(auroc(truth, score)),
-                "average_precision": _rounded(average_precision(truth, score)),
-                "f1": _rounded(f1_score(truth, decided[known, k])),
-                "calibration_error": _rounded(calibration_error(truth, score) if len(truth) else np.nan),
-            }
-        )
+    rows = each_label(examples.labels, found, decided)
+    each = [{"code": label["code"], **row} for label, row in zip(labels, rows, strict=True)]
     return {
         "records": len(examples.labels),
         "patients": len(set(examples.patients)),
-        "macro_auroc": _rounded(known_macro_auroc(examples.labels, found)),
+        "macro_auroc": rounded(known_macro_auroc(examples.labels, found)),
         "labels": each,
     }
-
-
-def _rounded(value: float) -> float | None:
-    return None if not np.isfinite(value) else round(float(value), 4)
 
 
 def _label(name: str, threshold: float) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from anyecg.codes import table
 from anyecg.engine import Model
 from anyecg.heads import Head, head_names, open_head
 from anyecg.leads import STANDARD_LEADS
-from anyecg.metrics import auroc, average_precision, calibration_error, f1_score, patient_bootstrap
+from anyecg.metrics import auroc, calibration_error, f1_score, patient_bootstrap
 from anyecg.tasks.arrhythmia import KIND, for_leads, label_scores
 from anyecg.training.datasets import LABEL_TABLES, SUPERCLASSES, Corpus, Entry
+from anyecg.training.label_scores import each_label, rounded
 
 LEAD_SETS = {
     **{"12 leads": STANDARD_LEADS, "I, II, V2": ("I", "II", "V2")},
@@ -88,27 +89,18 @@ def _measure(truth: np.ndarray, scores: np.ndarray, head: Head, n_leads: int, en
     decided = scores >= np.array(config.get("thresholds", [label.threshold for label in head.labels]))
     if head.config["exclusive"]:
         decided = scores.argmax(axis=1)[:, None] == np.arange(scores.shape[1])
-    labels = []
-    for k, label in enumerate(head.labels):
-        known = np.isfinite(truth[:, k])
-        true, score = truth[known, k] == 1, scores[known, k]
-        labels.append(
-            {
-                **{"code": label.code, "name": label.name, "n": int(known.sum()), "positive": int(true.sum())},
-                "told": told[k],
-                "auroc": _rounded(auroc(true, score)),
-                "average_precision": _rounded(average_precision(true, score)),
-                "f1": _rounded(f1_score(true, decided[known, k])),
-                "calibration_error": _rounded(calibration_error(true, score)),
-            }
-        )
+    rows = each_label(truth, scores, decided)
+    labels = [
+        {"code": label.code, "name": label.name, "told": told[k], **row}
+        for k, (label, row) in enumerate(zip(head.labels, rows, strict=True))
+    ]
     patients = np.array([e.patient for e in entries])
     found: dict[str, Any] = {"labels": labels, "macro_auroc": _with_interval(macro(truth, scores), patients)}
     supers = [k for k, label in enumerate(head.labels) if label.code in SUPERCLASSES]
     if supers:
         found["superclass_auroc"] = _with_interval(macro(truth[:, supers], scores[:, supers]), patients)
     known = np.isfinite(truth)
-    found["calibration_error"] = _rounded(calibration_error(truth[known] == 1, scores[known]))
+    found["calibration_error"] = rounded(calibration_error(truth[known] == 1, scores[known]))
     if head.config["exclusive"]:
         kept = [k for k, label in enumerate(head.labels) if table()[label.code].kind == "rhythm"]
 
@@ -118,7 +110,7 @@ def _measure(truth: np.ndarray, scores: np.ndarray, head: Head, n_leads: int, en
         found["mean_f1"] = _with_interval(mean_f1, patients)
         majority = int(truth.mean(axis=0).argmax())
         always = np.arange(truth.shape[1]) == majority
-        found["majority_mean_f1"] = _rounded(
+        found["majority_mean_f1"] = rounded(
             np.mean([f1_score(truth[:, k] == 1, np.full(len(truth), always[k])) for k in kept])
         )
     return found
@@ -142,7 +134,7 @@ def macro(truth: np.ndarray, scores: np.ndarray) -> Callable[[np.ndarray], float
 
 def _with_interval(metric: Callable[[np.ndarray], float], patients: np.ndarray) -> dict[str, Any]:
     low, high = patient_bootstrap(metric, patients)
-    return {"value": _rounded(metric(np.arange(len(patients)))), "interval": [_rounded(low), _rounded(high)]}
+    return {"value": rounded(metric(np.arange(len(patients)))), "interval": [rounded(low), rounded(high)]}
 
 
 def _subgroups(truth: np.ndarray, scores: np.ndarray, entries: list[Entry]) -> dict[str, Any]:
@@ -158,7 +150,3 @@ def _subgroups(truth: np.ndarray, scores: np.ndarray, entries: list[Entry]) -> d
             metric = macro(truth[rows], scores[rows])
             found[name] = {"n": len(chosen), **_with_interval(metric, patients)}
     return found
-
-
-def _rounded(value: float | np.floating) -> float | None:
-    return None if not np.isfinite(value) else round(float(value), 4)

@@ -1,6 +1,6 @@
 """Lead codes: SCP-ECG's numbers and what ISO/IEEE 11073-10101 and -10102 make of them."""
 
-from anyecg.readers.dicom import SCP_LEADS
+from anyecg.readers.dicom.files import SCP_LEADS
 
 SCP_CODES = {name: number for number, name in SCP_LEADS.items()}
 """EN 1064:2005+A1:2007, table 5.6.3-9 (section 3, lead identification)."""

@@ -133,7 +133,7 @@ def _number(value: float) -> str:
 
 def _is_mark(annotation: Annotation, record: Record) -> bool:
     """Return whether NAME.atr can say it: a beat or a rhythm of the file's; what a model said is left out."""
-    from anyecg.readers.wfdb_annotations import BEAT_SYMBOLS
+    from anyecg.readers.wfdb.annotations import BEAT_SYMBOLS
 
     if annotation.score is not None or not isfinite(annotation.start_s):
         return False

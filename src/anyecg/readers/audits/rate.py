@@ -52,6 +52,8 @@ def wrong_rate(record: Record) -> list[str]:
     if beats is None:
         return []
     bpm, width_s = beats.rate_bpm, beats.width_s
+    if not (bpm > 0 and width_s > 0):
+        return []  # spikes of no width are no QRS complexes
     shown = f"a heart rate of {bpm:.0f} and QRS complexes {width_s * 1000:.0f} ms wide (usual: 24-60)"
     as_declared = oddity(bpm, width_s)
     if as_declared >= ODD:

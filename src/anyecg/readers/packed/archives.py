@@ -1,8 +1,8 @@
 """Packed files (gzip, bzip2, xz) and archives (zip, tar, packed tar): the recording in them, unpacked and read.
 
 Of an archive only the files of the one recording that is meant are written, under their own names, into a new folder
-that is gone afterwards, within the limits of `anyecg.readers.unpacking`; links and devices are never made, and archives
-in archives are not opened. What an archive holds is listed in `anyecg.readers.archive_members`.
+that is gone afterwards, within the limits of `anyecg.readers.packed.unpacking`; links and devices are never made, and
+archives in archives are not opened. What an archive holds is listed in `anyecg.readers.packed.archive_members`.
 """
 
 import lzma
@@ -16,8 +16,17 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from anyecg.errors import ReadError
-from anyecg.readers import arrays
-from anyecg.readers.archive_members import HEADER_BYTES, OTHERS, ZIP, Tar, Zip, is_tar, open_archive, recordings_among
+from anyecg.readers.packed.archive_members import (
+    HEADER_BYTES,
+    OTHERS,
+    ZIP,
+    Tar,
+    Zip,
+    is_tar,
+    open_archive,
+    recordings_among,
+)
+from anyecg.readers.packed.unpacking import PACKED, copy, unpacking
 from anyecg.readers.sources import (
     ANNOTATION_SUFFIXES,
     ARCHIVE_SUFFIXES,
@@ -26,7 +35,7 @@ from anyecg.readers.sources import (
     locate,
     split_inner,
 )
-from anyecg.readers.unpacking import PACKED, copy, unpacking
+from anyecg.readers.tabular import arrays
 from anyecg.record import Record
 
 NAME = "archive"

@@ -14,8 +14,8 @@ import numpy as np
 
 from anyecg.errors import ReadError
 from anyecg.readers.channels import says_ecg
-from anyecg.readers.columns import Table, name_and_unit, rows_of
-from anyecg.readers.times import Times, time_unit
+from anyecg.readers.tabular.columns import Table, name_and_unit, rows_of
+from anyecg.readers.tabular.times import Times, time_unit
 from anyecg.readers.units import mv_per
 
 KEYS = {

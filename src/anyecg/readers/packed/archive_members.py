@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from anyecg.errors import ReadError
+from anyecg.readers.packed.unpacking import PACKED, Bounded, copy, limit_of, too_large, unpacking
 from anyecg.readers.sources import (
     ANNOTATION_SUFFIXES,
     ARCHIVE_SUFFIXES,
@@ -23,7 +24,6 @@ from anyecg.readers.sources import (
     WAVES_FOLDER,
     is_source_name,
 )
-from anyecg.readers.unpacking import PACKED, Bounded, copy, limit_of, too_large, unpacking
 
 MAX_MEMBERS = 10_000
 

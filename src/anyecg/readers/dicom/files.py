@@ -12,7 +12,7 @@ from anyecg.errors import ReadError
 from anyecg.leads import KNOWN_LEADS, standard_name
 from anyecg.readers.audit import rows_with_names
 from anyecg.readers.channels import says_ecg, says_other, to_one_rate
-from anyecg.readers.dicom_notes import annotations_of
+from anyecg.readers.dicom.notes import annotations_of
 from anyecg.readers.notes import with_notes
 from anyecg.readers.patient import age_at, age_from_text, sex_from_text
 from anyecg.readers.slices import check_size, sample_range

@@ -1,4 +1,4 @@
-"""HDF5: one recording of named values (see `anyecg.readers.named`), or many, one of which is named.
+"""HDF5: one recording of named values (see `anyecg.readers.tabular.named`), or many, one of which is named.
 
 Several recordings are either an array ``tracings`` of shape (n_recordings, n_samples, n_leads), with their names in
 ``exam_id`` as in CODE-15 % (doi:10.5281/zenodo.4916206), or a group each. `anyecg.readers.sources.split_inner` says how
@@ -14,10 +14,10 @@ import numpy as np
 
 from anyecg.errors import ReadError
 from anyecg.leads import STANDARD_LEADS
-from anyecg.readers.columns import Table, read_table
-from anyecg.readers.named import meaning_of, table_of
 from anyecg.readers.slices import check_size
 from anyecg.readers.sources import split_inner
+from anyecg.readers.tabular.columns import Table, read_table
+from anyecg.readers.tabular.named import meaning_of, table_of
 from anyecg.record import Record
 
 NAME = "hdf5"

@@ -9,7 +9,7 @@ compression), and sections that a device cut, misnumbered or miscounted; and it 
 are those of section 6, with the reference beat of section 5 added where it was subtracted.
 
 Departures: samples between decimated ones are interpolated linearly; a reference beat on its own is not read; nor is
-the long-term recording of version 3 (section 12) where there is a section 6, too (see `anyecg.readers.scp_long`).
+the long-term recording of version 3 (section 12) where there is a section 6, too (see `anyecg.readers.scp.long`).
 """
 
 import binascii
@@ -22,15 +22,15 @@ import numpy as np
 
 from anyecg.errors import ReadError
 from anyecg.leads import display_order
-from anyecg.readers import scp_long
 from anyecg.readers.audit import rows_with_names
 from anyecg.readers.channels import says_other
 from anyecg.readers.notes import is_signed, with_notes
 from anyecg.readers.patient import age_at, plausible_age
-from anyecg.readers.scp_codes import Huffman, parse_tables
+from anyecg.readers.scp import long as long_term
+from anyecg.readers.scp.codes import Huffman, parse_tables
 from anyecg.readers.slices import sample_range
 from anyecg.readers.units import rate_of, unit_of
-from anyecg.readers.vendor import LEAD_OFF, MAX_BYTES, complete_twelve
+from anyecg.readers.vendors.devices import LEAD_OFF, MAX_BYTES, complete_twelve
 from anyecg.record import Record
 
 NAME = "scp"
@@ -148,7 +148,7 @@ def _long_term(
     file: _File, path: Path, fs: float | None, unit: str | None, start_s: float | None, end_s: float | None
 ) -> Record:
     """Return the recording of section 12."""
-    long = scp_long.parse(file.where, file.sections[12], LEAD_NAMES)
+    long = long_term.parse(file.where, file.sections[12], LEAD_NAMES)
     rate = rate_of(file.where, long.fs, fs)
     unit_of(file.where, "nV", unit)
     first, last = sample_range(file.where, len(long.counts), rate, start_s, end_s, file.warnings)

@@ -81,7 +81,7 @@ class Layout:
 
 
 def parse_layout(path: Path) -> Layout:
-    """Parse the header of a file of which `anyecg.readers.edf.check_header` has checked the counts.
+    """Parse the header of a file of which `anyecg.readers.edf.files.check_header` has checked the counts.
 
     Raises
     ------

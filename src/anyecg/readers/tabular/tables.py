@@ -1,8 +1,8 @@
 """Tables of numbers as text: CSV, TSV, semicolons, blanks. Rate and unit are never guessed: file or caller says them.
 
 What is understood of headers: a line of names, with units in brackets (``II [mV]``) or in a line below; lines of
-``key: value`` for rate and unit; decimal commas; quoted cells; columns of times (see `anyecg.readers.times`). Polar
-Sensor Logger, Movesense and ECG_Viewer write such tables.
+``key: value`` for rate and unit; decimal commas; quoted cells; columns of times (see `anyecg.readers.tabular.times`).
+Polar Sensor Logger, Movesense and ECG_Viewer write such tables.
 """
 
 import csv
@@ -17,8 +17,8 @@ import numpy as np
 from anyecg.errors import ReadError
 from anyecg.leads import STANDARD_LEADS
 from anyecg.readers.channels import says_ecg
-from anyecg.readers.columns import MAX_COLUMNS, Table, name_and_unit, read_table
-from anyecg.readers.times import TIME_UNITS_S, Times, clock_times, is_clock
+from anyecg.readers.tabular.columns import MAX_COLUMNS, Table, name_and_unit, read_table
+from anyecg.readers.tabular.times import TIME_UNITS_S, Times, clock_times, is_clock
 from anyecg.readers.units import mv_per
 from anyecg.record import Record
 

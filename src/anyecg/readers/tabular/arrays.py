@@ -1,4 +1,4 @@
-"""NumPy files: NPY, one array whose longer axis is time; NPZ, named arrays (see `anyecg.readers.named`)."""
+"""NumPy files: NPY, one array whose longer axis is time; NPZ, named arrays (see `anyecg.readers.tabular.named`)."""
 
 import zipfile
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from anyecg.errors import ReadError
-from anyecg.readers.columns import Table, read_table, rows_of
-from anyecg.readers.named import table_of
+from anyecg.readers.tabular.columns import Table, read_table, rows_of
+from anyecg.readers.tabular.named import table_of
 from anyecg.record import Record
 
 NAME = "numpy"

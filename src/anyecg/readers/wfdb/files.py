@@ -1,4 +1,4 @@
-"""WFDB records: PhysioNet's format, signal by wfdb, after `wfdb_header` has checked what the header claims."""
+"""WFDB records: PhysioNet's format, signal by wfdb, after `header` has checked what the header claims."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,8 +11,8 @@ from anyecg.readers.audit import rows_with_names
 from anyecg.readers.channels import says_ecg, says_other, to_one_rate
 from anyecg.readers.slices import check_size, sample_range
 from anyecg.readers.units import mv_per, rate_of, unit_of
-from anyecg.readers.wfdb_annotations import read_annotations
-from anyecg.readers.wfdb_header import (
+from anyecg.readers.wfdb.annotations import read_annotations
+from anyecg.readers.wfdb.header import (
     BYTES_PER_SAMPLE,
     FLAC_FORMATS,
     MISSING_COUNT,

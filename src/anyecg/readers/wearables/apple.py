@@ -27,7 +27,7 @@ from anyecg.errors import ReadError
 from anyecg.leads import KNOWN_LEADS, standard_name
 from anyecg.readers.patient import age_at
 from anyecg.readers.slices import sample_range
-from anyecg.readers.tables import text_lines
+from anyecg.readers.tabular.tables import text_lines
 from anyecg.readers.units import rate_of, unit_of
 from anyecg.record import Record
 

@@ -159,14 +159,19 @@ def _whole(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[-+]?\d{1,12}", text) else None
 
 
+MOST_WORDS_OF_TIME = 8
+"""A record line ends with a time and a date: in a damaged line of thousands of words every pair cost seconds."""
+
+
 def _start_time(text: str) -> datetime | None:
     """Return date and time of a record line, in either order; None unless both are there.
 
     CinC headers write ``23-Mar-2021 20:21:30``, which is not the standard's order and which wfdb takes for 23 seconds.
     """
-    for day in text.split():
+    words = text.split()[:MOST_WORDS_OF_TIME]
+    for day in words:
         for date_format in _DATE_FORMATS:
-            for clock in text.split():
+            for clock in words:
                 for clock_format in ("%H:%M:%S", "%H:%M:%S.%f", "%H:%M"):
                     try:
                         return datetime.strptime(f"{day} {clock}", f"{date_format} {clock_format}")

@@ -1,4 +1,4 @@
-"""MATLAB files of versions 4 to 7: Level 4 by scipy, Level 5 by `anyecg.readers.mat5`; 7.3 is `anyecg.readers.hdf5`.
+"""MATLAB files of versions 4 to 7: Level 4 by scipy, Level 5 by `mat5` beside this module; 7.3 is for `hdf5`.
 
 A matrix ``val`` as PhysioNet writes it is whole numbers without rate and unit: these stand in the .hea beside it, and
 where that is, the WFDB reader reads both. Structs are opened (``ECG.data``, CPSC 2018).
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from anyecg.errors import ReadError
-from anyecg.readers.columns import read_table
-from anyecg.readers.mat5 import MAX_BYTES, read_level5
-from anyecg.readers.named import table_of
+from anyecg.readers.tabular.columns import read_table
+from anyecg.readers.tabular.mat5 import MAX_BYTES, read_level5
+from anyecg.readers.tabular.named import table_of
 from anyecg.record import Record
 
 NAME = "mat"

@@ -17,7 +17,7 @@ from anyecg.readers.channels import says_ecg, says_other
 from anyecg.readers.patient import age_from_text, sex_from_text
 from anyecg.readers.slices import check_size, sample_range
 from anyecg.readers.sources import split_inner
-from anyecg.readers.times import Times, rate_and_places, time_unit
+from anyecg.readers.tabular.times import Times, rate_and_places, time_unit
 from anyecg.readers.units import mv_per, rate_of, unit_of
 from anyecg.record import Record
 

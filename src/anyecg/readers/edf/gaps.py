@@ -8,7 +8,7 @@ import numpy as np
 from anyecg.errors import ReadError
 from anyecg.readers.audit import rows_with_names
 from anyecg.readers.channels import to_one_rate
-from anyecg.readers.edf_layout import (
+from anyecg.readers.edf.layout import (
     Channel,
     Layout,
     after,
@@ -18,7 +18,7 @@ from anyecg.readers.edf_layout import (
     parse_layout,
     record_onsets_s,
 )
-from anyecg.readers.edf_notes import between
+from anyecg.readers.edf.notes import between
 from anyecg.readers.patient import age_at, sex_from_text
 from anyecg.readers.slices import check_size, sample_range
 from anyecg.readers.units import rate_of, unit_of

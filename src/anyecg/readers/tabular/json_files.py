@@ -6,7 +6,8 @@
 
 ``signal`` holds a list a lead; ``null`` is a sample that was not recorded. Instead of ``signal`` and ``leads`` each
 lead may have a list under its own name, at the top or inside ``"signal": {"I": [...]}``. The other spellings that are
-understood are those of `anyecg.readers.named`. FHIR goes to `anyecg.readers.fhir`, Kardia to `anyecg.readers.vendor`.
+understood are those of `anyecg.readers.tabular.named`. FHIR goes to `anyecg.readers.fhir`, Kardia to
+`anyecg.readers.vendors.devices`.
 """
 
 from pathlib import Path
@@ -16,9 +17,9 @@ import numpy as np
 
 from anyecg.errors import ReadError
 from anyecg.readers import fhir
-from anyecg.readers.columns import read_table
-from anyecg.readers.named import meaning_of, table_of
 from anyecg.readers.sources import split_inner
+from anyecg.readers.tabular.columns import read_table
+from anyecg.readers.tabular.named import meaning_of, table_of
 from anyecg.record import Record
 
 NAME = "json"

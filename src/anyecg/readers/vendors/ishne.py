@@ -16,7 +16,7 @@ from anyecg.readers.audit import rows_with_names
 from anyecg.readers.patient import age_at
 from anyecg.readers.slices import sample_range
 from anyecg.readers.units import rate_of, unit_of
-from anyecg.readers.vendor import LEAD_OFF
+from anyecg.readers.vendors.devices import LEAD_OFF
 from anyecg.record import Record
 
 NAME = "ishne"

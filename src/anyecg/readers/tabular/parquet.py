@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from anyecg.errors import ReadError
-from anyecg.readers.columns import MAX_COLUMNS, Table, read_table
-from anyecg.readers.named import meaning_of
 from anyecg.readers.slices import check_size
-from anyecg.readers.times import Times
+from anyecg.readers.tabular.columns import MAX_COLUMNS, Table, read_table
+from anyecg.readers.tabular.named import meaning_of
+from anyecg.readers.tabular.times import Times
 from anyecg.record import Annotation, Record
 
 NAME = "parquet"

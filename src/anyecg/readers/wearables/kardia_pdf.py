@@ -23,9 +23,9 @@ import numpy as np
 
 from anyecg.errors import ReadError
 from anyecg.leads import STANDARD_LEADS
-from anyecg.readers.pdf_strokes import Stroke, pages
 from anyecg.readers.slices import sample_range
 from anyecg.readers.units import rate_of
+from anyecg.readers.wearables.pdf_strokes import Stroke, pages
 from anyecg.record import Record
 
 NAME = "kardiapdf"

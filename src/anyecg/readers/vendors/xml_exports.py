@@ -25,7 +25,7 @@ from anyecg.readers.channels import says_other
 from anyecg.readers.patient import age_at, age_from_text, sex_from_text
 from anyecg.readers.slices import sample_range
 from anyecg.readers.units import mv_per, rate_of, unit_of
-from anyecg.readers.vendor import LEAD_OFF, complete_twelve, refuse_entities
+from anyecg.readers.vendors.devices import LEAD_OFF, complete_twelve, refuse_entities
 from anyecg.record import Record
 
 NAME = "xml"

@@ -1,4 +1,4 @@
-"""EDF, EDF+ and BDF (https://www.edfplus.info/specs), a slice at a time: by pyedflib, or `edf_gaps` for EDF+D."""
+"""EDF, EDF+ and BDF (https://www.edfplus.info/specs), a slice at a time: by pyedflib, or `gaps` for EDF+D."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from anyecg.errors import ReadError
-from anyecg.readers import edf_gaps
 from anyecg.readers.audit import rows_with_names
 from anyecg.readers.channels import says_ecg, says_other, to_one_rate
-from anyecg.readers.edf_layout import Channel, Layout, counts_of, data_records, parse_layout
-from anyecg.readers.edf_notes import MISSING_COUNT, EdfNotes, between, is_ours, read_notes
+from anyecg.readers.edf import gaps
+from anyecg.readers.edf.layout import Channel, Layout, counts_of, data_records, parse_layout
+from anyecg.readers.edf.notes import MISSING_COUNT, EdfNotes, between, is_ours, read_notes
 from anyecg.readers.notes import with_notes
 from anyecg.readers.patient import age_at, sex_from_text
 from anyecg.readers.slices import check_size, sample_range
@@ -59,7 +59,7 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     where = str(path)
     kind = check_header(path)
     if kind in (b"EDF+D", b"BDF+D"):  # pyedflib does not place their data records
-        return edf_gaps.read(path, start_s, end_s, fs, unit, choose=choose_channels)
+        return gaps.read(path, start_s, end_s, fs, unit, choose=choose_channels)
     import pyedflib
 
     warnings: list[str] = []
@@ -90,7 +90,7 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
         warnings.append(f"recorded at a lower rate and brought to {rate:g} Hz: {', '.join(slow)}")
     annotations = between(notes.annotations, first / rate, last / rate)
     if kind in (b"EDF+C", b"BDF+C") and not ours:
-        annotations = edf_gaps.notes_between(path, first / rate, last / rate, warnings)
+        annotations = gaps.notes_between(path, first / rate, last / rate, warnings)
     record = Record(
         signal=signal,
         fs=rate,

@@ -15,7 +15,6 @@ import numpy as np
 
 from anyecg.errors import ReadError
 from anyecg.leads import STANDARD_LEADS, display_order
-from anyecg.readers import aecg_series
 from anyecg.readers.audit import rows_with_names
 from anyecg.readers.channels import says_ecg, says_other, to_one_rate
 from anyecg.readers.notes import is_signed, with_notes
@@ -23,6 +22,7 @@ from anyecg.readers.patient import plausible_age, sex_from_text
 from anyecg.readers.slices import check_size, sample_range
 from anyecg.readers.sources import split_inner
 from anyecg.readers.units import mv_per, rate_of, unit_of
+from anyecg.readers.vendors import aecg_series
 from anyecg.record import Record
 
 NAME = "vendor"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from anyecg.leads import standard_name
-from anyecg.readers.edf_notes import between
+from anyecg.readers.edf.notes import between
 from anyecg.readers.notes import SIGNATURE
 from anyecg.record import Annotation
 

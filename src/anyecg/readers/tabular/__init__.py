@@ -1,0 +1,1 @@
+"""Numbers under names or in columns: text tables, arrays and the containers that hold them."""

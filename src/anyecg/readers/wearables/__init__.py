@@ -1,0 +1,1 @@
+"""What watches and hand-held recorders export."""
