@@ -5,6 +5,7 @@ steps. So the table ranks designs; the model that ships, trained ten times as lo
 wavelet coding and a plain autoencoder at the same bits a second.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from waveforms import DATABASES, TestRecords, TorchCoder, kept, measure, measure
 
 from anyecg.engine import Model
 from anyecg.models.export import count_parameters
-from anyecg.models.sizes import ModelConfig
+from anyecg.models.sizes import ModelConfig, TokenizerConfig
 from anyecg.training.datasets import prepare_databases
+from anyecg.training.train_tokenizer import grid_of
 
 PAPER = {"encoder_reach": "cardio-sparse", "codebook_gradient": True}
 """What the paper's tokenizer has beside its codes: preset ``paper``, but for blocks of ten seconds, not sixty."""
@@ -64,7 +66,7 @@ def run(model: Model, data: Path, work: Path, progress: Callable[[str], None]) -
             numbers["trials"][trial.name] = one(trial, data, work, test)
     except KeyboardInterrupt:
         progress("stopped: the table says which trials are missing")
-    rates = {n["bits_per_second"] for n in numbers["trials"].values()} | {shipped["bits_per_second"]}
+    rates = {bits_per_second(trial.sizes) for trial in TRIALS} | {shipped["bits_per_second"]}
     numbers["wavelets"] = {
         f"{rate:g}": kept(work / f"wavelets-{rate:g}.json", lambda rate=rate: measure_wavelets(rate, test))
         for rate in sorted(rates)
@@ -89,6 +91,13 @@ def one(trial: Trial, data: Path, work: Path, test: TestRecords) -> dict[str, An
         }
 
     return kept(work / trial.name / "result.json", make)
+
+
+def bits_per_second(sizes: TokenizerConfig) -> float:
+    """Return the rate of one lead, the 16-bit scale of each block included, to a tenth."""
+    grid = grid_of(sizes)
+    codes = sizes.n_levels * math.log2(sizes.codebook_size) / grid.fragment_s
+    return round(codes + 16 * grid.fs_hz / grid.block_samples, 1)
 
 
 def _of_shipped(model: Model) -> dict[str, Any]:
