@@ -121,7 +121,7 @@ def count_parameters(config: ModelConfig) -> dict[str, int]:
         encoder = Encoder(config.encoder, config.tokenizer, tokenizer.quantizer.codebooks)
     counts = {"tokenizer": sum(p.numel() for p in tokenizer.parameters())}
     counts["encoder"] = sum(p.numel() for p in encoder.parameters())
-    if not config.tokenizer.codebook_gradient:
+    if config.tokenizer.quantizer == "cosine-vq" and not config.tokenizer.codebook_gradient:
         counts["tokenizer"] += tokenizer.quantizer.codebooks.numel()
     return counts
 
@@ -160,7 +160,9 @@ def load_networks(folder: Path) -> tuple[Tokenizer, Encoder]:
     sizes = ModelConfig(**config["model"])
     tokenizer = Tokenizer(sizes.tokenizer)
     state = {name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()}
-    training_only = {"quantizer.counts": tokenizer.quantizer.counts, "quantizer.started": torch.tensor(True)}
+    training_only = {}
+    if sizes.tokenizer.quantizer == "cosine-vq":
+        training_only = {"quantizer.counts": tokenizer.quantizer.counts, "quantizer.started": torch.tensor(True)}
     tokenizer.load_state_dict(_part(state, "tokenizer.") | training_only)
     encoder = Encoder(sizes.encoder, sizes.tokenizer, tokenizer.quantizer.codebooks)
     encoder_state = _part(state, "encoder.")
