@@ -13,6 +13,7 @@ import numpy as np
 
 from anyecg.checkpoint import Checkpoint, open_checkpoint
 from anyecg.errors import SignalError
+from anyecg.heads import Head, open_head
 from anyecg.record import Record
 from anyecg.signals import prepare
 from anyecg.tokens import Tokens, to_blocks, to_fragments, to_signal, to_timeline
@@ -76,6 +77,12 @@ class Windows:
     log_scale: np.ndarray
     scale_known: np.ndarray
 
+    def cut(self, on_timeline: np.ndarray) -> np.ndarray:
+        """Inverse of `joined` for what is per fragment: (L, n_fragments, ...) -> (W, L, P, ...)."""
+        n_windows, _, size = self.valid.shape
+        last = on_timeline.shape[1] - size
+        return np.stack([on_timeline[:, s : s + size] for s in (min(k * size, last) for k in range(n_windows))])
+
     def joined(self, per_window: np.ndarray) -> np.ndarray:
         """Lay what was found in each window, (W, L, P, ...) or (W, L), on one time axis: (L, n_fragments, ...)."""
         if per_window.ndim == 2:
@@ -101,6 +108,8 @@ class Model:
         self.threads = threads or _usable_cores()
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="anyecg-graphs")
         self._graphs: dict[str, Future[onnxruntime.InferenceSession]] = {}
+        self._head_opener = ThreadPoolExecutor(1, thread_name_prefix="anyecg-heads")
+        self._heads: dict[str, Future[Head | None]] = {}
 
     def __repr__(self) -> str:
         return f"<anyecg.Model {self.checkpoint.name} {self.checkpoint.config['version']}>"
@@ -285,10 +294,27 @@ class Model:
         ]
         return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 
-    def open_graphs(self) -> None:
-        """Begin to open all graphs, in a thread; otherwise each is opened when it is first used."""
+    def open_graphs(self, heads: tuple[str, ...] = ()) -> None:
+        """Begin to open all graphs, and those of some heads, in threads; otherwise each is opened when first used."""
         for name in GRAPHS:
             self._graph(name)
+        for name in heads:
+            self._head(name)
+
+    def head(self, name: str) -> Head | None:
+        """Return a head of the checkpoint, ready to run; None if it has none of that name."""
+        return self._head(name).result()
+
+    def _head(self, name: str) -> "Future[Head | None]":
+        if name not in self._heads:
+            self._heads[name] = self._head_opener.submit(self._opened_head, name)
+        return self._heads[name]
+
+    def _opened_head(self, name: str) -> Head | None:
+        head = open_head(self.checkpoint.folder, name)
+        if head is not None:
+            head.open_graph()
+        return head
 
     def _graph(self, name: str) -> "Future[onnxruntime.InferenceSession]":
         if name not in self._graphs:

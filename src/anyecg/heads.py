@@ -63,6 +63,10 @@ class Head:
         """What it answers, in the order of its outputs."""
         return tuple(Label(**label) for label in self.config["labels"])
 
+    def open_graph(self) -> None:
+        """Open the graph now, not when it first runs."""
+        _ = self._graph
+
     def run(self, **inputs: np.ndarray) -> list[np.ndarray]:
         """Run the graph; its inputs by name."""
         outputs: list[np.ndarray] = self._graph.run(None, inputs)
@@ -83,6 +87,15 @@ class Head:
 def head_names(checkpoint: Path) -> list[str]:
     """Return the names of the heads in a checkpoint folder."""
     return sorted(path.stem for path in (checkpoint / FOLDER).glob("*.json"))
+
+
+def head_config(checkpoint: Path, name: str) -> dict[str, Any]:
+    """Return what a head says of itself; its files are not checked."""
+    path = checkpoint / FOLDER / f"{name}.json"
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: {error!r}. Take the checkpoint anew from its source.") from error
 
 
 def open_head(checkpoint: Path, name: str) -> Head | None:

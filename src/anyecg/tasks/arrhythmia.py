@@ -5,13 +5,14 @@ use; the logits of all windows are averaged. Any set of leads has an answer; the
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from anyecg.engine import Model
+from anyecg.engine import Embedding, Model
 from anyecg.errors import CheckpointError
-from anyecg.heads import Head, head_names, open_head
+from anyecg.heads import Head, head_config, head_names
 from anyecg.result import Finding, Quality, Rhythm
 from anyecg.tasks.rr_features import rr_features
 from anyecg.tokens import Tokens
@@ -22,7 +23,9 @@ FEW_LEADS = 2
 """Records of so many leads and fewer have a calibration, thresholds and labels of their own."""
 
 
-def find_labels(model: Model, tokens: Tokens, rhythm: Rhythm, quality: Quality) -> tuple[Finding, ...]:
+def find_labels(
+    model: Model, tokens: Tokens, rhythm: Rhythm, quality: Quality, embedding: Embedding | None = None
+) -> tuple[Finding, ...]:
     """Ask every record head of a checkpoint that is meant for this number of leads.
 
     Parameters
@@ -32,6 +35,8 @@ def find_labels(model: Model, tokens: Tokens, rhythm: Rhythm, quality: Quality) 
     rhythm : Rhythm
     quality : Quality
         Leads of score 0 are not looked at; in an unusable record nothing can be assessed.
+    embedding : Embedding, optional
+        Of these tokens: saves a pass of the encoder where a head begins from that layer and all leads are used.
 
     Returns
     -------
@@ -43,9 +48,10 @@ def find_labels(model: Model, tokens: Tokens, rhythm: Rhythm, quality: Quality) 
     used = tuple(name for name in tokens.leads if quality.leads[name].score > 0) if quality.usable else ()
     seen = np.array([name in used for name in tokens.leads])
     visible = replace(tokens, valid=tokens.valid & seen[:, None])
+    known = embedding if seen.all() else None
     found: dict[str, Finding] = {}
     for head in record_heads(model, len(tokens.leads)):
-        scores = label_scores(model, head, visible, rhythm) if visible.valid.any() else None
+        scores = label_scores(model, head, visible, rhythm, known) if visible.valid.any() else None
         config = for_leads(head.config, len(tokens.leads))
         for finding in _findings(head, config, scores, tokens.n_samples / tokens.grid.fs_hz, used):
             found.setdefault(finding.code, finding)
@@ -60,19 +66,27 @@ def record_heads(model: Model, n_leads: int) -> list[Head]:
     CheckpointError
         A head was fitted to other weights.
     """
-    folder = model.checkpoint.folder
-    heads = [head for name in head_names(folder) if (head := open_head(folder, name)) and head.config["kind"] == KIND]
+    names = record_head_names(model.checkpoint.folder, n_leads)
+    heads = [head for name in names if (head := model.head(name)) is not None]
     for head in heads:
         if head.config["parent_sha256"] != model.checkpoint.sha256:
             raise CheckpointError(
                 f"{head.path}: fitted to weights {head.config['parent_sha256'][:12]}..., expected "
                 f"{model.checkpoint.sha256[:12]}.... Take it out, or fit it anew with anyecg finetune."
             )
-    fitting = [head for head in heads if n_leads <= head.config.get("most_leads", np.inf)]
-    return sorted(fitting, key=lambda head: head.config.get("most_leads", np.inf))
+    return heads
 
 
-def label_scores(model: Model, head: Head, tokens: Tokens, rhythm: Rhythm) -> np.ndarray:
+def record_head_names(folder: Path, n_leads: int | None = None) -> list[str]:
+    """Return the names of the record heads for a number of leads (None: those for any), made for few leads first."""
+    configs = {name: head_config(folder, name) for name in head_names(folder)}
+    most = {n: c.get("most_leads", np.inf) for n, c in configs.items() if c["kind"] == KIND}
+    return sorted((n for n in most if (np.inf if n_leads is None else n_leads) <= most[n]), key=lambda n: most[n])
+
+
+def label_scores(
+    model: Model, head: Head, tokens: Tokens, rhythm: Rhythm, embedding: Embedding | None = None
+) -> np.ndarray:
     """Return the calibrated probability of each label of a head, shape (n_labels,)."""
     windows = model.windows(tokens)
     n_windows, _, size = windows.valid.shape
@@ -80,8 +94,13 @@ def label_scores(model: Model, head: Head, tokens: Tokens, rhythm: Rhythm) -> np
     starts = np.minimum(np.arange(n_windows) * size, max(0, tokens.valid.shape[1] - size)) * tokens.grid.fragment_s
     length_s = size * tokens.grid.fragment_s
     features = np.stack([rr_features(rhythm.r_peaks_s, start, start + length_s) for start in starts])
+    first = int(head.config["first_layer"])
+    if embedding is not None and first == model.checkpoint.config["embedding_layer"]:
+        hidden = windows.cut(np.nan_to_num(embedding.per_fragment))
+    else:
+        hidden = model.layer(windows, first)
     (logits,) = head.run(
-        hidden=model.layer(windows, int(head.config["first_layer"])),
+        hidden=hidden,
         valid=windows.valid,
         lead_ids=windows.lead_ids,
         features=features,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from anyecg.engine import Model
-from anyecg.heads import Head, open_head
+from anyecg.heads import Head
 from anyecg.record import Annotation, Record
 from anyecg.result import BEAT_CLASSES, Rhythm
 
@@ -98,7 +98,7 @@ def classify_beats(prepared: Record, rhythm: Rhythm, model: Model) -> list[Annot
     doi:10.1109/TBME.2004.827359), from records without a pacemaker: it does not know paced beats. Which probability
     decides was chosen on left-out training patients; it need not be the largest.
     """
-    head = open_head(model.checkpoint.folder, HEAD)
+    head = model.head(HEAD)
     at_s = rhythm.r_peaks_s
     if head is None or len(at_s) < FEWEST_BEATS:
         return []

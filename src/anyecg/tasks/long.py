@@ -10,6 +10,7 @@ import numpy as np
 from anyecg.overview import EpisodeCount, Hour, Overview, RRStatistics, Strip
 from anyecg.quality import assess
 from anyecg.record import Annotation, Record, runs_of
+from anyecg.result import Quality
 from anyecg.tasks.episodes import RATE_BEATS, covered_until, intact_intervals, merged, seconds_of
 from anyecg.tasks.rhythm import RR_PLAUSIBLE_S
 
@@ -170,7 +171,9 @@ def surprising_windows(
     )
 
 
-def unusable_stretches(record: Record, prepared: Record, piece_s: float = PIECE_S) -> np.ndarray:
+def unusable_stretches(
+    record: Record, prepared: Record, piece_s: float = PIECE_S, whole: Quality | None = None
+) -> np.ndarray:
     """Return the stretches (n, 2) in seconds without any usable lead: minute by minute, and gaps in all leads.
 
     Parameters
@@ -179,12 +182,16 @@ def unusable_stretches(record: Record, prepared: Record, piece_s: float = PIECE_
         As for `anyecg.quality.assess`.
     piece_s : float
         Quality is judged over pieces of about this length.
+    whole : Quality, optional
+        Of the whole record, if it is known: a short one has no other piece.
     """
     recorded = np.isfinite(prepared.signal).any(axis=0)
     found = [(start / prepared.fs, stop / prepared.fs) for start, stop in runs_of(~recorded)]
     edges_s = np.linspace(0, record.duration_s, max(round(record.duration_s / piece_s), 1) + 1)
     for start_s, end_s in zip(edges_s[:-1].tolist(), edges_s[1:].tolist(), strict=True):
-        if not assess(_cut(record, start_s, end_s), _cut(prepared, start_s, end_s)).usable:
+        judged = whole if len(edges_s) == 2 else None
+        judged = judged or assess(_cut(record, start_s, end_s), _cut(prepared, start_s, end_s))
+        if not judged.usable:
             found.append((start_s, end_s))
     return merged(np.array(found).reshape(-1, 2))
 
