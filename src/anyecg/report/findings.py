@@ -22,8 +22,8 @@ def findings_section(result: Result) -> str:
         parts.append(_absent(absent))
     parts.append(
         '<p class="facts">Probabilities are calibrated on validation patients of public collections; thresholds give '
-        "the best F1 there. In other settings both shift. A label without a threshold is decided against the others of "
-        "its head.</p></section>"
+        "the best F1 there and lie low for what is rare. In other settings both shift. A label without a threshold is "
+        "decided against the others of its head.</p></section>"
     )
     return "".join(parts)
 
@@ -42,7 +42,9 @@ def _present(findings: list[Finding]) -> str:
         f"</td><td>{_bar(f)}</td><td>{escape(_leads(f))}</td></tr>"
         for f in sorted(findings, key=lambda f: -(f.score or 0.0))
     )
-    head = "".join(f'<th scope="col">{h}</th>' for h in ("Present", "Code", "SNOMED CT", "Probability", "Judged from"))
+    head = "".join(
+        f'<th scope="col">{h}</th>' for h in ("Above threshold", "Code", "SNOMED CT", "Probability", "Judged from")
+    )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 

@@ -48,7 +48,7 @@ def _facts(result: Result, overview: Overview) -> str:
     if result.beats:
         caution = (
             '<p class="facts">Beats were classified without knowing the patient. Ventricular beats are told well, '
-            "supraventricular ones poorly (see the model's card).</p>"
+            "supraventricular ones poorly (docs/benchmarks of AnyECG says how well).</p>"
         )
     return f'<p class="facts">{" · ".join(escape(fact) for fact in facts)}</p>{caution}'
 

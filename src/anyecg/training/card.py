@@ -256,7 +256,8 @@ def write_card(folder: Path) -> Path:
         f"codes) and a masked-code encoder with cardio-sparse attention, {config['parameters']:,} parameters in all. "
         "An independent implementation of the method of AnyECG (arXiv 2411.17711).",
         "## Intended use",
-        "Research on ECG representation: rhythm codes, embeddings, first anomaly scores. Any leads, any rate. Not "
+        "Research on ECGs: rhythm codes, embeddings, anomaly scores, findings, beats, episodes, missing leads. Any "
+        "leads, any rate. Not "
         "validated for any clinical decision, nor for children, paced rhythms or exercise.",
         "## Training data",
         "Train split only, by patient; subsets of:",
@@ -275,7 +276,9 @@ def write_card(folder: Path) -> Path:
             ]
     parts += [
         "## Limits",
-        "Trained on subsets of the databases. The anomaly percentile is relative to normal adult resting ECGs of one "
+        "Trained on subsets of the databases. The heads for beats, episodes and missing leads, the anomaly score, and "
+        "every head beside its baselines are measured by `python benchmarks/quality`; docs/benchmarks says where they win "
+        "and where they lose. Each head's JSON names what it was fitted to. The anomaly percentile is relative to normal adult resting ECGs of one "
         "collection (12 leads, or single leads of them) and, for unnamed single leads, to hand-held recordings. Codes "
         "depend on where 10 s blocks begin on the recording's clock.",
     ]
