@@ -277,8 +277,9 @@ def write_card(folder: Path) -> Path:
     parts += [
         "## Limits",
         "Trained on subsets of the databases. The heads for beats, episodes and missing leads, the anomaly score, and "
-        "every head beside its baselines are measured by `python benchmarks/quality`; docs/benchmarks says where they win "
-        "and where they lose. Each head's JSON names what it was fitted to. The anomaly percentile is relative to normal adult resting ECGs of one "
+        "every head beside its baselines are measured by `python benchmarks/quality`; docs/benchmarks says where they "
+        "win and where they lose. Each head's JSON names what it was fitted to. The anomaly percentile is relative to "
+        "normal adult resting ECGs of one "
         "collection (12 leads, or single leads of them) and, for unnamed single leads, to hand-held recordings. Codes "
         "depend on where 10 s blocks begin on the recording's clock.",
     ]
