@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import anyecg.readers
 from anyecg.errors import ReadError
-from anyecg.readers import READERS, find_files, read
+from anyecg.readers import dicom, find_files, read
 from anyecg.record import Record
 from anyecg.writers import write
 
@@ -176,7 +176,7 @@ def test_an_unexpected_error_of_a_library_is_explained(monkeypatch, dicom_file):
     def burst(*args):
         raise KeyError("two\nlines")
 
-    monkeypatch.setattr(READERS[1], "read", burst)
+    monkeypatch.setattr(dicom, "read", burst)
     with pytest.raises(ReadError, match=r"the dicom reader failed \(KeyError: 'two.nlines'\)") as caught:
         read(dicom_file)
     assert isinstance(caught.value.__cause__, KeyError)

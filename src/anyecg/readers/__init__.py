@@ -3,29 +3,27 @@
 import re
 import threading
 import warnings as python_warnings
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 from anyecg.errors import MissingDependency, ReadError
-from anyecg.readers import dicom, edf, fhir, scp, vendors, wfdb
 from anyecg.readers.audit import audit
-from anyecg.readers.packed import archives
 from anyecg.readers.slices import check_seconds
 from anyecg.readers.sources import HEAD_BYTES, find_files, locate, split_inner, unknown
-from anyecg.readers.tabular import arrays, hdf5, json_files, matlab, parquet, tables
 from anyecg.readers.units import check_arguments
-from anyecg.readers.vendors import ishne, xml_exports
-from anyecg.readers.wearables import apple, kardia, kardia_pdf
 from anyecg.record import Record
 
-READERS: list[ModuleType] = [
-    *(wfdb, dicom, edf, scp, ishne, xml_exports),
+READERS = [
+    *("wfdb", "dicom", "edf", "scp", "vendors.ishne", "vendors.xml_exports"),
     # arrays before archives: NPZ is a zip
-    *(arrays, archives, hdf5, matlab, parquet, kardia, kardia_pdf, fhir, apple),
+    *("tabular.arrays", "packed.archives", "tabular.hdf5", "tabular.matlab", "tabular.parquet"),
+    *("wearables.kardia", "wearables.kardia_pdf", "fhir", "wearables.apple"),
     # what is known by little comes after what is known by a mark: any text, any JSON
-    *(tables, vendors, json_files),
+    *("tabular.tables", "vendors", "tabular.json_files"),
 ]
-"""The first whose ``sniff(head, path)`` says yes reads the file."""
+"""Modules of this package; the first whose ``sniff(head, path)`` says yes reads the file. Those behind it are not even
+imported: all together that takes longer than reading ten seconds."""
 
 __all__ = ["READERS", "find_files", "read"]
 
@@ -94,7 +92,7 @@ def read_source(path: Path, start_s: float | None, end_s: float | None, fs: floa
     """
     file, head = locate(path)
     on_disk, inner = split_inner(file)
-    reader = next((reader for reader in READERS if reader.sniff(head[:HEAD_BYTES], on_disk)), None)
+    reader = next((reader for reader in map(_module, READERS) if reader.sniff(head[:HEAD_BYTES], on_disk)), None)
     if reader is None:
         raise unknown(on_disk, head)
     if inner and not getattr(reader, "SEVERAL", False):
@@ -104,6 +102,10 @@ def read_source(path: Path, start_s: float | None, end_s: float | None, fs: floa
         record = _run(reader, file, start_s, end_s, fs, unit)
     messages = dict.fromkeys(_one_line(str(w.message)) for w in caught if _about_the_file(w))
     return record.with_warning(*list(messages)[:MAX_WARNINGS])
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(f"anyecg.readers.{name}")
 
 
 def _run(
