@@ -115,10 +115,10 @@ class Overview:
             "duration_s": round(self.duration_s, 3),
             "usable_s": round(self.usable_s, 3),
             "n_beats": self.n_beats,
-            "af_burden_percent": _rounded(self.af_burden_percent, 2),
-            "v_percent": _rounded(self.v_percent, 3),
-            "s_percent": _rounded(self.s_percent, 3),
-            "rr": {name: _rounded(value, 1) for name, value in vars(self.rr).items()},
+            "af_burden_percent": rounded(self.af_burden_percent, 2),
+            "v_percent": rounded(self.v_percent, 3),
+            "s_percent": rounded(self.s_percent, 3),
+            "rr": {name: rounded(value, 1) for name, value in vars(self.rr).items()},
             "episodes": {
                 code: {
                     "name": table()[code].name if code in table() else code,
@@ -128,11 +128,11 @@ class Overview:
                 | {"longest_s": round(c.longest_s, 1)}
                 for code, c in self.counts.items()
             },
-            "hours": [{name: _rounded(value, 3) for name, value in vars(hour).items()} for hour in self.hours],
-            "hr_trend_bpm": [_rounded(value, 1) for value in self.hr_trend_bpm.tolist()],
+            "hours": [{name: rounded(value, 3) for name, value in vars(hour).items()} for hour in self.hours],
+            "hr_trend_bpm": [rounded(value, 1) for value in self.hr_trend_bpm.tolist()],
             "surprise_bits": {
                 "per_s": MINUTE_S,
-                "highest": [_rounded(value, 3) for value in _highest(self.surprise_bits, 6).tolist()],
+                "highest": [rounded(value, 3) for value in _highest(self.surprise_bits, 6).tolist()],
             },
             "strips": [
                 {"start_s": round(s.start_s, 3), "end_s": round(s.end_s, 3), "reasons": list(s.reasons)}
@@ -149,7 +149,8 @@ def _highest(values: np.ndarray, size: int) -> np.ndarray:
     return np.where(np.isfinite(highest), highest, np.nan)
 
 
-def _rounded(value: float | int | None, digits: int) -> float | int | None:
+def rounded(value: float | int | None, digits: int) -> float | int | None:
+    """Return a number with so many digits, a whole one as it is; None for what is not a number."""
     if value is None or isinstance(value, int):
         return value
     return round(float(value), digits) if np.isfinite(value) else None

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from anyecg.overview import Overview
+from anyecg.overview import Overview, rounded
 from anyecg.record import Annotation, Record
 from anyecg.tokens import Tokens
 
@@ -187,24 +187,24 @@ class Result:
                 },
             },
             "rhythm": {
-                "hr_bpm": _rounded(self.rhythm.hr_bpm, 1),
+                "hr_bpm": rounded(self.rhythm.hr_bpm, 1),
                 "n_beats": len(self.rhythm.r_peaks_s),
                 "beats": {code: sum(beat.code == code for beat in self.beats) for code in BEAT_CLASSES}
                 if self.beats
                 else None,
                 "rr_ms": {
-                    "mean": _rounded(self.rhythm.rr_mean_ms, 1),
-                    "sdnn": _rounded(self.rhythm.sdnn_ms, 1),
-                    "rmssd": _rounded(self.rhythm.rmssd_ms, 1),
+                    "mean": rounded(self.rhythm.rr_mean_ms, 1),
+                    "sdnn": rounded(self.rhythm.sdnn_ms, 1),
+                    "rmssd": rounded(self.rhythm.rmssd_ms, 1),
                 },
             },
             "findings": [_plain(finding) for finding in self.findings],
             "long": self.overview.to_dict() if self.overview else None,
             "anomaly": {
-                "score": _rounded(self.anomaly.score, 4) if self.anomaly else None,
-                "percentile": _rounded(self.anomaly.percentile, 1) if self.anomaly else None,
+                "score": rounded(self.anomaly.score, 4) if self.anomaly else None,
+                "percentile": rounded(self.anomaly.percentile, 1) if self.anomaly else None,
                 "segments": [
-                    {"start_s": a.start_s, "end_s": a.end_s, "lead": a.lead, "score": _rounded(a.score, 3)}
+                    {"start_s": a.start_s, "end_s": a.end_s, "lead": a.lead, "score": rounded(a.score, 3)}
                     for a in (self.anomaly.segments if self.anomaly else ())
                 ],
             },
@@ -223,18 +223,14 @@ class Result:
         }
 
 
-def _rounded(value: float | None, digits: int) -> float | None:
-    return None if value is None or not np.isfinite(value) else round(float(value), digits)
-
-
 def _plain(finding: Finding) -> dict[str, Any]:
     return {
         "code": finding.code,
         "snomed": finding.snomed,
         "name": finding.name,
         "kind": finding.kind,
-        "score": _rounded(finding.score, 4),
-        "threshold": _rounded(finding.threshold, 4),
+        "score": rounded(finding.score, 4),
+        "threshold": rounded(finding.threshold, 4),
         "present": finding.present,
         "start_s": round(finding.start_s, 3),
         "end_s": round(finding.end_s, 3),

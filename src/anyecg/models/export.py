@@ -235,6 +235,20 @@ def onnx_of(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str], lon
     for name, x in inputs.items():
         if name not in ON_WINDOWS:
             shapes[name] |= {1: free["leads"]} | ({2: free["fragments"]} if x.ndim > 2 else {})
+    return quietly_exported(
+        graph,
+        inputs,
+        outputs,
+        tuple(shapes.values()),
+        optimize=False,  # the optimizer transposes weights; then their bytes could not be shared
+        external_data=False,
+    )
+
+
+def quietly_exported(
+    graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str], shapes: tuple[Any, ...], **options: Any
+) -> Any:
+    """Export a network to an ONNX model; ``shapes`` say of each input which axes are free."""
     with warnings.catch_warnings():
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it lists what it does not need
         warnings.simplefilter("ignore")  # the exporter warns about torch's own internals; the tests check its graphs
@@ -243,12 +257,11 @@ def onnx_of(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str], lon
             tuple(inputs.values()),
             input_names=list(inputs),
             output_names=outputs,
-            dynamic_shapes=tuple(shapes.values()),
+            dynamic_shapes=shapes,
             opset_version=OPSET,
             dynamo=True,
-            optimize=False,  # the optimizer transposes weights; then their bytes could not be shared
-            external_data=False,
             verbose=False,
+            **options,
         )
     assert program is not None
     return program.model_proto

@@ -7,8 +7,6 @@ Two steps. A small network first learns from RR intervals alone, on day-long ann
 second, small network. Everything is chosen by leaving patients of split ``train`` out: calibration, decision.
 """
 
-import logging
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from anyecg.heads import write_head
+from anyecg.models.export import quietly_exported
 from anyecg.record import Record
 from anyecg.tasks.beat_classes import (
     CLASSES,
@@ -483,20 +482,6 @@ def fit_and_calibrate(
 
 def to_onnx(net: BeatsNet, beats: Beats) -> bytes:
     """Return the head as a graph: inputs ``rr`` (n, R) and ``shape`` (n, F), output ``probabilities`` (n, C)."""
-    some = (torch.tensor(beats.rr[:3]), torch.tensor(beats.shape[:3]))
+    some = {"rr": torch.tensor(beats.rr[:3]), "shape": torch.tensor(beats.shape[:3])}
     n = torch.export.Dim("n")
-    with warnings.catch_warnings():
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        warnings.simplefilter("ignore")  # the exporter warns about torch's own internals; the tests check its graph
-        program = torch.onnx.export(
-            net.eval(),
-            some,
-            input_names=["rr", "shape"],
-            output_names=["probabilities"],
-            dynamic_shapes=({0: n}, {0: n}),
-            opset_version=18,
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    return bytes(program.model_proto.SerializeToString())
+    return bytes(quietly_exported(net, some, ["probabilities"], ({0: n}, {0: n})).SerializeToString())

@@ -10,7 +10,6 @@ Shapes: B crops, F features, N beats, D width.
 
 import copy
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from anyecg.codes import table
 from anyecg.heads import write_head
+from anyecg.models.export import quietly_exported
 from anyecg.tasks.episodes import covered_until, seconds_of
 from anyecg.tasks.rhythm import (
     HEAD,
@@ -335,20 +335,9 @@ def episode_counts(
 
 def graph_of(network: nn.Module) -> bytes:
     """Export features (B, F, N) -> probability (B, N) as ONNX; N is free."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own making
-        program = torch.onnx.export(
-            network.eval(),
-            (torch.zeros(1, N_FEATURES, CROP_BEATS),),
-            input_names=["features"],
-            output_names=["probability"],
-            dynamic_shapes=({2: torch.export.Dim("n_beats", min=2)},),
-            opset_version=18,
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    return bytes(program.model_proto.SerializeToString())
+    some = {"features": torch.zeros(1, N_FEATURES, CROP_BEATS)}
+    shapes = ({2: torch.export.Dim("n_beats", min=2)},)
+    return bytes(quietly_exported(network, some, ["probability"], shapes).SerializeToString())
 
 
 def train_head(
