@@ -14,7 +14,6 @@ from anyecg.result import Rhythm
 from anyecg.tasks.anomaly import (
     CONTEXTS,
     FILE,
-    MOST_WINDOWS,
     UNKNOWN,
     NormalReference,
     References,
@@ -127,7 +126,7 @@ def test_an_odd_part_of_a_long_record_counts_and_one_window_does_not(references)
 
 def test_a_long_record_scores_like_a_short_one(references):
     short = find_anomaly(embedding(references, ("I",)), calm(("I",)), ["I"], references)
-    n = 10 * (MOST_WINDOWS + 60)
+    n = 10 * 300
     long = find_anomaly(embedding(references, ("I",), n_fragments=n), calm(("I",), n), ["I"], references)
     assert long.score == pytest.approx(short.score)
     assert long.percentile == pytest.approx(short.percentile)

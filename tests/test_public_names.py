@@ -8,7 +8,7 @@ import pytest
 import anyecg
 
 PUBLIC_NAMES = """
-    read prepare Record Annotation load list_models Tokens analyze Result write_report
+    read prepare Record Annotation load list_models Tokens analyze Stream Result write_report
     train_tokenizer pretrain finetune evaluate AnyECGError
 """.split()
 TRAINING = {"train_tokenizer", "pretrain", "finetune", "evaluate"}

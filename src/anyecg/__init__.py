@@ -3,8 +3,8 @@
 The data's way, written once, here; a module imports only from what stands before it:
 
     errors, leads, codes, record,
-    readers, writers, signals, tokens, overview, result, quality, beats,
-    metrics, checkpoint, heads, engine, tasks, analysis, report,
+    readers, writers, source, signals, pieces, tokens, overview, result, quality, beats,
+    metrics, checkpoint, heads, engine, tasks, stream, excerpts, saved, analysis, report,
     models, training,
     cli, demo
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from anyecg.report import write_report as write_report
     from anyecg.result import Result as Result
     from anyecg.signals import prepare as prepare
+    from anyecg.stream import Stream as Stream
     from anyecg.tokens import Tokens as Tokens
     from anyecg.training.evaluate import evaluate as evaluate
     from anyecg.training.finetune import finetune as finetune
@@ -45,6 +46,7 @@ _HOME = {
     "list_models": "anyecg.checkpoint",
     "Tokens": "anyecg.tokens",
     "analyze": "anyecg.analysis",
+    "Stream": "anyecg.stream",
     "Result": "anyecg.result",
     "write_report": "anyecg.report",
     "train_tokenizer": "anyecg.training.train_tokenizer",

@@ -1,26 +1,28 @@
-"""The whole way for one record: source, preparation, quality, beats, codes, embeddings, surprise, anomaly, Result."""
+"""The whole way for one recording: a record, a file of any length, or one that is still growing -> Result."""
 
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from anyecg import __version__
-from anyecg.beats import find_beats
 from anyecg.engine import Model, load
-from anyecg.quality import assess
-from anyecg.readers import read
-from anyecg.record import Annotation, Record
-from anyecg.result import Finding, Quality, Result, Rhythm
-from anyecg.tasks.anomaly import find_anomaly, load_reference
-from anyecg.tasks.arrhythmia import find_labels, record_head_names
-from anyecg.tasks.beat_classes import HEAD as BEATS_HEAD
-from anyecg.tasks.beat_classes import classify_beats
-from anyecg.tasks.episodes import as_finding
-from anyecg.tasks.long import summarize, unusable_stretches, window_surprise
-from anyecg.tasks.rhythm import HEAD as RHYTHM_HEAD
-from anyecg.tasks.rhythm import find_episodes
+from anyecg.errors import SignalError
+from anyecg.excerpts import excerpts
+from anyecg.readers import follow
+from anyecg.record import Record
+from anyecg.result import Result
+from anyecg.saved import SavedState
+from anyecg.source import Source
+from anyecg.stream import Stream, open_all
+
+Progress = Callable[[float], None]
+"""Told how many seconds of a long recording are done."""
+
+FIRST_RESULT_S = 2.0
+"""Seconds of signal that a first result needs: a shorter record holds too few beats to judge its quality."""
 
 
 def analyze(record: Record | str | Path, model: Model | str | Path = "nano") -> Result:
@@ -29,7 +31,8 @@ def analyze(record: Record | str | Path, model: Model | str | Path = "nano") -> 
     Parameters
     ----------
     record : Record, str or Path
-        A record as `anyecg.read` returned it, or the path of a file.
+        A record as `anyecg.read` returned it, or the path of a file. Of a file of more than ten minutes no more than a
+        stretch is in memory at a time, and the result holds the signal of the strips worth a look only.
     model : Model, str or Path
         A loaded model, or what `anyecg.load` takes.
 
@@ -47,100 +50,135 @@ def analyze(record: Record | str | Path, model: Model | str | Path = "nano") -> 
     >>> import anyecg
     >>> result = anyecg.analyze("ecg.dcm")  # doctest: +SKIP
     """
-    if not isinstance(model, Model):
-        model = load(model)
-    names = (BEATS_HEAD, RHYTHM_HEAD, *record_head_names(model.checkpoint.folder))
-    model.open_graphs(names)  # they open while the file is read
     if not isinstance(record, Record):
-        record = read(record)
-
-    prepared = model.prepare(record)
-    quality = assess(record, prepared)
-    with ThreadPoolExecutor(1) as beside:  # the graphs need no Python while they run: beats are found meanwhile
-        found = beside.submit(find_course, model, record, prepared, quality)
-        tokens = model.tokenize(prepared)
-        decoded = model.decode(tokens)
-        embedding = model.embed(tokens)
-        surprise = model.surprise(tokens)
-        course = found.result()
-
-    anomaly, reference = None, load_reference(model.checkpoint.folder, record.n_leads)
-    if quality.usable:
-        judged = [name for name, lead in quality.leads.items() if lead.score > 0]
-        anomaly = find_anomaly(embedding, surprise, judged, reference, prepared, course.rhythm)
-
-    labels = find_labels(model, tokens, course.rhythm, quality, embedding)
-    overview = summarize(
-        course.rhythm.r_peaks_s,
-        prepared.duration_s,
-        classes=course.classes,
-        episodes=course.episodes,
-        unusable_s=course.unusable_s,
-        anomalies=anomaly.segments if anomaly else (),
-        surprise_bits=window_surprise(surprise, model.checkpoint.grid.fragment_s),
-    )
-    return Result(
-        record=record,
-        prepared=prepared,
-        quality=quality,
-        rhythm=course.rhythm,
-        tokens=tokens,
-        decoded=decoded,
-        surprise=surprise,
-        embedding=embedding.pooled,
-        anomaly=anomaly,
-        findings=(*labels, *course.findings()),
-        beats=course.beats,
-        overview=overview,
-        model=model.describe(),
-        anyecg_version=__version__,
-        warnings=(*prepared.warnings, *_cautions(record, model, quality.usable)),
-    )
+        return analyze_file(record, model)
+    stream = Stream(record, model, keep_signal=True)
+    stream.feed(record.signal)
+    return replace(stream.result(), record=record)
 
 
-@dataclass(frozen=True, eq=False)
-class Course:
-    """Beats, their classes, and the rhythm episodes they make; stretches without usable signal, (n, 2) in seconds."""
+def analyze_file(
+    path: str | Path,
+    model: Model | str | Path = "nano",
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    fs: float | None = None,
+    unit: str | None = None,
+    fix_units: bool = False,
+    state: Path | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Analyse a file, a stretch of ten minutes at a time.
 
-    rhythm: Rhythm
-    beats: tuple[Annotation, ...]
-    episodes: tuple[Annotation, ...]
-    unusable_s: np.ndarray
-    threshold: float | None
+    Parameters
+    ----------
+    path, start_s, end_s, fs, unit, fix_units
+        As for `anyecg.read`.
+    model : Model, str or Path
+    state : Path, optional
+        Where to keep what a long analysis has found so far. If it is stopped, the next call with the same arguments
+        goes on from there; at the end the file is removed.
+    progress : callable, optional
+        Called with the seconds done.
 
-    @property
-    def classes(self) -> np.ndarray | None:
-        """Return one letter a beat; None if beats have no classes."""
-        return np.array([beat.code for beat in self.beats]) if self.beats else None
-
-    def findings(self) -> tuple[Finding, ...]:
-        """Return the episodes as findings; those with a score come from a head, with its threshold."""
-        leads = (self.rhythm.lead,) if self.rhythm.lead else ()
-        return tuple(as_finding(e, leads, None if e.score is None else self.threshold) for e in self.episodes)
-
-
-def find_course(model: Model, record: Record, prepared: Record, quality: Quality) -> Course:
-    """Find the beats of a record, their classes and rhythm episodes."""
-    rhythm = find_beats(prepared, quality)
-    beats = tuple(classify_beats(prepared, rhythm, model)) if quality.usable else ()
-    unusable_s = unusable_stretches(record, prepared, whole=quality)
-    head = model.head(RHYTHM_HEAD)
-    course = Course(rhythm, beats, (), unusable_s, head.labels[0].threshold if head else None)
-    episodes = find_episodes(rhythm.r_peaks_s, course.classes, head=head, unusable_s=unusable_s)
-    return replace(course, episodes=episodes)
+    Raises
+    ------
+    ReadError
+        Nothing of it can be read. Where a part at the end cannot, the rest is analysed, and a warning says so.
+    SignalError, CheckpointError
+    """
+    model = model if isinstance(model, Model) else load(model)
+    open_all(model)  # the graphs open while the file is read
+    source = Source(Path(path), start_s, end_s, fs, unit, fix_units)
+    damage: list[str] = []
+    found = source.stretches(damage)
+    first, second = next(found), next(found, None)
+    if second is None:
+        result = analyze(first, model)
+    else:
+        saved = None if state is None else SavedState(state, source.fingerprint() | model.describe())
+        result = _analyze_long(source, chain((first, second), found), damage, first, model, saved, progress)
+    return replace(result, warnings=tuple(dict.fromkeys((*result.warnings, *damage))))
 
 
-def _cautions(record: Record, model: Model, usable: bool) -> list[str]:
-    """Say what the model had to do without."""
-    cautions = []
-    unknown = [name for name in record.leads if name not in model.checkpoint.lead_names]
-    if unknown:
-        cautions.append(f"leads not in the training data, taken as unknown leads: {', '.join(unknown)}")
-    if not record.gain_known:
-        cautions.append("the gain is unknown: shapes and times hold, millivolts do not")
-    block_s = model.checkpoint.grid.block_samples / model.checkpoint.grid.fs_hz
-    if record.duration_s < block_s:
-        cautions.append(f"{record.duration_s:.1f} s of signal; the model was trained on {block_s:g} s and more")
-    if not usable:
-        cautions.append("no lead is of usable quality: no anomaly score")
-    return cautions
+def _analyze_long(
+    source: Source,
+    found: Iterator[Record],
+    damage: list[str],
+    first: Record,
+    model: Model,
+    saved: SavedState | None,
+    progress: Progress | None,
+) -> Result:
+    stream, warnings = Stream(first, model), list(first.warnings)
+    if saved is not None and (state := saved.load()) is not None:
+        warnings += state.pop("warnings").tolist()
+        stream.restore(state)
+        damage.clear()
+        found = source.stretches(damage, from_sample=round(first.start_s * first.fs) + stream.needed_from)
+    for stretch in found:
+        stream.feed(stretch.signal)
+        warnings += stretch.warnings
+        if saved is not None and saved.is_due():
+            saved.save({**state, "warnings": np.array(warnings, dtype=str)} if (state := stream.state()) else None)
+        if progress is not None:
+            progress(stream.duration_s)
+    result = stream.result()
+    if saved is not None:
+        saved.remove()
+    result = replace(result, warnings=tuple(dict.fromkeys((*warnings, *result.warnings))))
+    return replace(result, excerpts=excerpts(result, model, source.read))
+
+
+def follow_file(
+    path: str | Path,
+    model: Model | str | Path = "nano",
+    *,
+    every_s: float = 5.0,
+    idle_s: float = 60.0,
+    fs: float | None = None,
+    unit: str | None = None,
+) -> Iterator[Result]:
+    """Analyse a file that is still growing.
+
+    Parameters
+    ----------
+    path, fs, unit
+        As for `anyecg.read`.
+    model : Model, str or Path
+    every_s : float
+        Seconds of waiting between two results.
+    idle_s : float
+        The recording has ended when nothing came for so long.
+
+    Yields
+    ------
+    Result
+        What is known so far; the first as soon as there are `FIRST_RESULT_S` of signal, the last of the whole
+        recording, with its excerpts. Ctrl-C ends the recording, not the report: one more result comes.
+
+    Raises
+    ------
+    ReadError, CheckpointError
+    """
+    model = model if isinstance(model, Model) else load(model)
+    open_all(model)
+    stream: Stream | None = None
+    told_s = -np.inf
+    try:
+        for added in follow(path, fs=fs, unit=unit, idle_s=idle_s):
+            stream = stream or Stream(added, model)
+            stream.feed(added.signal)
+            if stream.duration_s >= FIRST_RESULT_S and time.monotonic() - told_s >= every_s:
+                try:
+                    yield stream.result()
+                except SignalError:  # nothing is recorded yet
+                    continue
+                told_s = time.monotonic()
+    except KeyboardInterrupt:  # whoever watches ends the recording, not the report on it
+        if stream is None:
+            raise
+    if stream is not None:
+        result = stream.result()
+        yield replace(result, excerpts=excerpts(result, model, Source(Path(path), fs=fs, unit=unit).read))

@@ -27,6 +27,9 @@ SHORTEST_STRETCH_S = 1.0
 RR_PLAUSIBLE_MS = (250.0, 3000.0)
 """RR intervals outside 240..20 beats a minute are missed or false detections, not rhythm."""
 
+FAVOUR = 2.0
+"""Another lead must be so much better to take over from the one that gave the times so far."""
+
 SCALE_S = 10.0
 """The height of QRS complexes is measured over stretches of this length, as in `_compressed`."""
 
@@ -44,6 +47,15 @@ class _Voter:
     peaks: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class Detected:
+    """R peaks in seconds, the stretches (n, 2) in which none could be found, the lead that gave most of their times."""
+
+    r_peaks_s: np.ndarray
+    gaps_s: np.ndarray
+    lead: str | None = None
+
+
 def find_beats(prepared: Record, quality: Quality | None = None) -> Rhythm:
     """Find the R peaks of a record, and the heart rate that follows from them.
 
@@ -58,6 +70,20 @@ def find_beats(prepared: Record, quality: Quality | None = None) -> Rhythm:
     -------
     Rhythm
         ``r_peaks_s`` in seconds from the first sample; no beats for a flat line, never an exception.
+    """
+    return rhythm_of(detect_beats(prepared, quality))
+
+
+def detect_beats(prepared: Record, quality: Quality | None = None, favoured: str | None = None) -> Detected:
+    """Find the R peaks of a record.
+
+    Parameters
+    ----------
+    prepared, quality
+        As for `find_beats`.
+    favoured : str, optional
+        The lead that gave the times so far: it goes on doing so unless another is much better, lest the R peaks of a
+        long recording jump from lead to lead.
 
     Notes
     -----
@@ -67,17 +93,17 @@ def find_beats(prepared: Record, quality: Quality | None = None) -> Rhythm:
     150 ms (where fewer are recorded, the best of them decides); each peak is moved to the largest deflection, up or
     down, of the best lead's 5-30 Hz signal, with a parabola through three samples for the time between samples.
     """
-    voters = [_detect(prepared, row) for row in _best_leads(prepared, quality)]
+    voters = [_detect(prepared, row) for row in _best_leads(prepared, quality, favoured)]
     voters = [voter for voter in voters if np.abs(voter.band).max() > 0]
     if not voters:
-        return Rhythm(np.empty(0))
+        return Detected(np.empty(0), np.array([[0.0, prepared.duration_s]]))
     peaks = _vote(voters, prepared.fs)
-    r_peaks_s = _refine(peaks, voters, prepared.fs)
     recorded = np.any([voter.recorded for voter in voters], axis=0)
-    return _rhythm(r_peaks_s, recorded, prepared.fs, voters[0].lead)
+    gaps_s = np.array(runs_of(~recorded), dtype=np.float64).reshape(-1, 2) / prepared.fs
+    return Detected(_refine(peaks, voters, prepared.fs), gaps_s, voters[0].lead)
 
 
-def _best_leads(prepared: Record, quality: Quality | None) -> list[int]:
+def _best_leads(prepared: Record, quality: Quality | None, favoured: str | None = None) -> list[int]:
     """Return up to three rows, the one with the most prominent QRS complexes first."""
     rows = list(range(prepared.n_leads))
     if quality is not None:
@@ -90,7 +116,8 @@ def _best_leads(prepared: Record, quality: Quality | None) -> list[int]:
 
     def merit(row: int) -> float:
         lead = quality.leads.get(prepared.leads[row]) if quality else None
-        return _prominence(prepared.signal[row], prepared.fs) * (0.1 + lead.score if lead else 1.0)
+        trust = (0.1 + lead.score if lead else 1.0) * (FAVOUR if prepared.leads[row] == favoured else 1.0)
+        return _prominence(prepared.signal[row], prepared.fs) * trust
 
     return sorted(rows, key=merit, reverse=True)[:MOST_VOTERS]
 
@@ -200,12 +227,12 @@ def _refine(peaks: np.ndarray, voters: list[_Voter], fs: float) -> np.ndarray:
     return np.unique(np.asarray(refined, dtype=np.float64))
 
 
-def _rhythm(r_peaks_s: np.ndarray, recorded: np.ndarray, fs: float, lead: str) -> Rhythm:
+def rhythm_of(found: Detected) -> Rhythm:
     """Compute the RR statistics; intervals across a gap or of impossible length do not count."""
+    r_peaks_s = found.r_peaks_s
     rr_ms = np.diff(r_peaks_s) * 1000
-    lost = np.concatenate(([0], np.cumsum(~recorded)))
-    at = np.clip(np.round(r_peaks_s * fs).astype(np.int64), 0, len(recorded))
-    counts = (lost[at[1:]] == lost[at[:-1]]) & (rr_ms >= RR_PLAUSIBLE_MS[0]) & (rr_ms <= RR_PLAUSIBLE_MS[1])
+    gaps_before = np.searchsorted(found.gaps_s[:, 0], r_peaks_s)
+    counts = (np.diff(gaps_before) == 0) & (rr_ms >= RR_PLAUSIBLE_MS[0]) & (rr_ms <= RR_PLAUSIBLE_MS[1])
     usable = rr_ms[counts]
     steps = np.diff(rr_ms)[counts[1:] & counts[:-1]] if len(rr_ms) > 1 else np.empty(0)
     return Rhythm(
@@ -214,5 +241,23 @@ def _rhythm(r_peaks_s: np.ndarray, recorded: np.ndarray, fs: float, lead: str) -
         rr_mean_ms=float(usable.mean()) if len(usable) else None,
         sdnn_ms=float(usable.std(ddof=1)) if len(usable) > 1 else None,
         rmssd_ms=float(np.sqrt(np.square(steps).mean())) if len(steps) else None,
-        lead=lead,
+        lead=found.lead,
     )
+
+
+def within(found: Detected, start_s: float, end_s: float, last_s: float) -> Detected:
+    """Return what belongs to one stretch of several that reach a little into each other.
+
+    Parameters
+    ----------
+    found : Detected
+    start_s, end_s : float
+        The stretch; infinite where no other one comes before or behind it.
+    last_s : float
+        The last R peak of the stretch before. A beat at the border, on whose time both disagree by a few milliseconds,
+        counts once.
+    """
+    peaks = found.r_peaks_s
+    peaks = peaks[(peaks >= start_s - REFINE_S) & (peaks < end_s + REFINE_S) & (peaks > last_s + SAME_BEAT_S)]
+    gaps_s = np.clip(found.gaps_s, start_s, end_s)
+    return Detected(peaks, gaps_s[gaps_s[:, 1] > gaps_s[:, 0]], found.lead)

@@ -14,8 +14,8 @@ import numpy as np
 from anyecg.checkpoint import Checkpoint, open_checkpoint
 from anyecg.errors import SignalError
 from anyecg.heads import Head, open_head
+from anyecg.pieces import prepare_in_pieces
 from anyecg.record import Record
-from anyecg.signals import prepare
 from anyecg.tokens import Tokens, to_blocks, to_fragments, to_signal, to_timeline
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 GRAPHS = ("tokenizer_encoder.onnx", "tokenizer_decoder.onnx", "encoder.onnx")
 
 BLOCKS_AT_ONCE = 16
-"""Blocks of 12 leads that go through a graph together: enough to fill two cores, little enough for any memory."""
+"""Blocks of 12 leads that go through a graph together: enough to fill two cores, little enough for any cache."""
 
 ENCODER_INPUTS = ("codes", "valid", "mask", "lead_ids", "log_scale", "scale_known")
 
@@ -83,6 +83,10 @@ class Windows:
         last = on_timeline.shape[1] - size
         return np.stack([on_timeline[:, s : s + size] for s in (min(k * size, last) for k in range(n_windows))])
 
+    def some(self, which: np.ndarray) -> "Windows":
+        """Return some of the windows, by their numbers."""
+        return replace(self, **{name: getattr(self, name)[which] for name in ENCODER_INPUTS})
+
     def joined(self, per_window: np.ndarray) -> np.ndarray:
         """Lay what was found in each window, (W, L, P, ...) or (W, L), on one time axis: (L, n_fragments, ...)."""
         if per_window.ndim == 2:
@@ -117,14 +121,20 @@ class Model:
     # -- the data's way --------------------------------------------------------------------------------------
 
     def prepare(self, record: Record) -> Record:
-        """Return the record at the model's rate and band."""
+        """Return the record at the model's rate and band; a long one minute by minute, as `anyecg.Stream` does."""
         wanted = self.checkpoint.preparation
         if record.fs == wanted.fs_hz and record.source_fs is not None:
             return record
-        return prepare(record, wanted)
+        return prepare_in_pieces(record, wanted)
 
-    def tokenize(self, record: Record) -> Tokens:
+    def tokenize(self, record: Record, *, allow_nothing: bool = False) -> Tokens:
         """Return the rhythm codes of a record.
+
+        Parameters
+        ----------
+        record : Record
+        allow_nothing : bool
+            Return tokens, none of them valid, also if no fragment is recorded: of a gap in a longer recording.
 
         Raises
         ------
@@ -133,7 +143,7 @@ class Model:
         """
         prepared, grid = self.prepare(record), self.checkpoint.grid
         fragments = to_fragments(prepared, grid)
-        if not fragments.valid.any():
+        if not (allow_nothing or fragments.valid.any()):
             raise SignalError(
                 f"{record.id}: no {grid.fragment_s:g} s stretch is recorded, expected at least one. Check the source."
             )
@@ -174,24 +184,36 @@ class Model:
         tokens = record if isinstance(record, Tokens) else self.tokenize(record)
         (embeddings,) = self._encode(tokens, np.zeros_like(tokens.valid), ["embeddings"])
         per_fragment = np.where(tokens.valid[..., None], embeddings, np.nan).astype(np.float32)
-        pooled = np.nanmean(per_fragment.reshape(-1, per_fragment.shape[-1]), axis=0)
+        pooled = np.full(per_fragment.shape[-1], np.nan, dtype=np.float32)
+        if tokens.valid.any():
+            pooled = per_fragment[tokens.valid].mean(axis=0)
         return Embedding(per_fragment, pooled, tokens.leads, tokens.grid.fragment_s)
 
-    def surprise(self, tokens: Tokens) -> np.ndarray:
+    def surprise(self, tokens: Tokens, only: np.ndarray | None = None) -> np.ndarray:
         """Return how unlikely each fragment's codes are when they are hidden and guessed from the others.
+
+        Parameters
+        ----------
+        tokens : Tokens
+        only : ndarray of int, optional
+            The encoder's windows to ask; default: all.
 
         Returns
         -------
         ndarray of float32, shape (n_leads, n_fragments)
-            Mean over the levels of -log2 p, bits; NaN where nothing was recorded.
+            Mean over the levels of -log2 p, bits; NaN where nothing was recorded, or not asked.
         """
         surprise = np.full(tokens.valid.shape, np.nan, dtype=np.float32)
         leads, positions = np.indices(tokens.valid.shape)
         for turn in range(SURPRISE_PASSES):
-            mask = (leads + positions) % SURPRISE_PASSES == turn
-            (nll,) = self._encode(tokens, mask & tokens.valid, ["nll"])
-            surprise = np.where(mask & tokens.valid, nll.mean(axis=-1) / np.log(2), surprise)
-        return surprise.astype(np.float32)
+            mask = ((leads + positions) % SURPRISE_PASSES == turn) & tokens.valid
+            windows = self.windows(tokens, mask)
+            asked = np.arange(len(windows.valid)) if only is None else only
+            (nll,) = self._run_encoder(windows.some(asked), ["nll"])
+            bits = np.full(windows.valid.shape, np.nan, dtype=np.float32)
+            bits[asked] = nll.mean(axis=-1) / np.log(2)
+            surprise = np.where(mask, windows.joined(bits), surprise)
+        return surprise
 
     def generate(self, tokens: Tokens, hidden: np.ndarray, *, draws: int = 16, seed: int = 0) -> np.ndarray:
         """Draw what the hidden fragments may have looked like, given all others.
@@ -288,8 +310,9 @@ class Model:
         n_items, n_leads = next(iter(inputs.values())).shape[:2]
         at_once = max(1, BLOCKS_AT_ONCE * 12 // max(12, n_leads)) if n_leads > 2 else BLOCKS_AT_ONCE * 4
         session = self._graph(graph).result()
+        options = _only_what_is_asked()
         batches = [
-            session.run(outputs, {name: x[i : i + at_once] for name, x in inputs.items()})
+            session.run(outputs, {name: x[i : i + at_once] for name, x in inputs.items()}, options)
             for i in range(0, n_items, at_once)
         ]
         return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
@@ -335,6 +358,15 @@ class Model:
     def describe(self) -> dict[str, Any]:
         """Return name, version, sha256 and training data."""
         return self.checkpoint.describe()
+
+
+def _only_what_is_asked() -> "onnxruntime.RunOptions":
+    """Return options that leave out what no output needs: otherwise the guesses are made for embeddings, too."""
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.only_execute_path_to_fetches = True
+    return options
 
 
 def _usable_cores() -> int:

@@ -3,7 +3,7 @@
 `anyecg.tasks.long.summarize` makes it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ class Hour:
     """One row of the table.
 
     Rates in beats a minute, None where too few intervals are known. ``n_v`` and ``n_s``, beats of ventricular and
-    supraventricular origin, are None where beats have no classes.
+    supraventricular origin, are None where beats have no classes. ``quality_mean`` is over leads and minutes, 0 to 1;
+    ``st_mean_mv`` by lead, None where the level is unknown.
     """
 
     start_s: float
@@ -33,6 +34,8 @@ class Hour:
     n_s: int | None
     n_pauses: int
     af_minutes: float
+    quality_mean: float | None = None
+    st_mean_mv: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,46 @@ class RRStatistics:
 
 
 @dataclass(frozen=True)
+class HRV:
+    """Heart-rate variability of normal-to-normal intervals by the Task Force 1996 (doi:10.1161/01.CIR.93.5.1043).
+
+    `anyecg.tasks.hrv.hrv` makes it and says how. Powers in ms^2; None is what the recording is too short for.
+
+    Parameters
+    ----------
+    n_segments : int
+        Stretches of five minutes that it rests on.
+    sdnn_index_ms : float
+        Mean over the segments of the standard deviation within each.
+    triangular_index : float or None
+        Number of intervals over the highest column of their histogram, columns of 1/128 s; of 20 minutes and more.
+    vlf_ms2, lf_ms2, hf_ms2, total_ms2 : float or None
+        Mean over the segments of the power in 0.0033-0.04, 0.04-0.15, 0.15-0.4 Hz, and in all three.
+    ulf_ms2 : float or None
+        Power up to 0.0033 Hz, of 24 hours.
+    lf_hf : float or None
+        Ratio of the mean powers.
+    sd1_ms, sd2_ms, sd1_sd2, dfa_alpha1, sample_entropy : float or None
+        Medians over the segments.
+    """
+
+    n_segments: int
+    sdnn_index_ms: float
+    triangular_index: float | None = None
+    ulf_ms2: float | None = None
+    vlf_ms2: float | None = None
+    lf_ms2: float | None = None
+    hf_ms2: float | None = None
+    total_ms2: float | None = None
+    lf_hf: float | None = None
+    sd1_ms: float | None = None
+    sd2_ms: float | None = None
+    sd1_sd2: float | None = None
+    dfa_alpha1: float | None = None
+    sample_entropy: float | None = None
+
+
+@dataclass(frozen=True)
 class EpisodeCount:
     """The episodes of one code: how many, seconds in all, seconds of the longest."""
 
@@ -67,6 +110,10 @@ class Strip:
     start_s: float
     end_s: float
     reasons: tuple[str, ...]
+
+
+def _no_rows() -> np.ndarray:
+    return np.empty((0, 0), dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +140,14 @@ class Overview:
         Of ten seconds each, NaN where nothing was recorded; empty if not given.
     strips : tuple of Strip
         The first is to be looked at first.
+    hrv : HRV or None
+        None with less than five minutes of normal intervals in a row.
+    leads : tuple of str
+        The rows of ``st_mv`` and ``quality``.
+    st_mv : ndarray of float32, shape (n_leads, n_minutes)
+        ST level of each minute, NaN where unknown; no row if not given.
+    quality : ndarray of float32, shape (n_leads, n_minutes)
+        0 to 1; no row if not given.
     """
 
     duration_s: float
@@ -108,6 +163,10 @@ class Overview:
     rr: RRStatistics
     surprise_bits: np.ndarray
     strips: tuple[Strip, ...]
+    hrv: HRV | None = None
+    leads: tuple[str, ...] = ()
+    st_mv: np.ndarray = field(default_factory=_no_rows)
+    quality: np.ndarray = field(default_factory=_no_rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain, JSON-ready Python: the section ``long``. Episodes are left to ``findings``."""
@@ -128,8 +187,15 @@ class Overview:
                 | {"longest_s": round(c.longest_s, 1)}
                 for code, c in self.counts.items()
             },
-            "hours": [{name: rounded(value, 3) for name, value in vars(hour).items()} for hour in self.hours],
+            "hrv": None if self.hrv is None else {name: rounded(value, 3) for name, value in vars(self.hrv).items()},
+            "hours": [_plain(hour) for hour in self.hours],
             "hr_trend_bpm": [rounded(value, 1) for value in self.hr_trend_bpm.tolist()],
+            "st_mv": {
+                lead: [rounded(v, 3) for v in row] for lead, row in zip(self.leads, self.st_mv.tolist(), strict=False)
+            },
+            "quality": {
+                lead: [rounded(v, 2) for v in row] for lead, row in zip(self.leads, self.quality.tolist(), strict=False)
+            },
             "surprise_bits": {
                 "per_s": MINUTE_S,
                 "highest": [rounded(value, 3) for value in _highest(self.surprise_bits, 6).tolist()],
@@ -139,6 +205,16 @@ class Overview:
                 for s in self.strips
             ],
         }
+
+
+def _plain(hour: Hour) -> dict[str, Any]:
+    """Return an hour with its numbers rounded."""
+    return {
+        name: {lead: rounded(level, 3) for lead, level in value.items()}
+        if isinstance(value, dict)
+        else rounded(value, 3)
+        for name, value in vars(hour).items()
+    }
 
 
 def _highest(values: np.ndarray, size: int) -> np.ndarray:

@@ -22,6 +22,11 @@ from anyecg.signals import MAINS_HZ, bridge_gaps, power_spectrum
 DISABLING = frozenset({"flat", "lead off", "too short"})
 """Problems that leave nothing to analyse in a lead."""
 
+PROBLEMS = (
+    *("flat", "lead off", "saturated", "noise", "wander", "mains", "gaps", "implausible amplitude", "too short"),
+)
+"""All of them, in the order in which they are named."""
+
 USABLE_SCORE = 0.1
 """A lead below this score does not make a record usable, whatever its problems are called."""
 
@@ -103,6 +108,36 @@ def assess(record: Record, prepared: Record) -> Quality:
     leads = {name: _assess_lead(record, prepared, row) for row, name in enumerate(record.leads)}
     usable = any(lead.score >= USABLE_SCORE and not DISABLING.intersection(lead.problems) for lead in leads.values())
     return Quality(usable, leads)
+
+
+def problem_bits(lead: LeadQuality) -> int:
+    """Return the problems of a lead as bits, the first of `PROBLEMS` the lowest."""
+    return sum(1 << PROBLEMS.index(problem) for problem in lead.problems)
+
+
+def joint_quality(leads: tuple[str, ...], scores: np.ndarray, problems: np.ndarray, usable: np.ndarray) -> Quality:
+    """Join the quality of consecutive pieces of a recording.
+
+    Parameters
+    ----------
+    leads : tuple of str
+    scores : ndarray, shape (n_pieces, n_leads)
+    problems : ndarray of int, shape (n_pieces, n_leads)
+        As `problem_bits` returns them.
+    usable : ndarray of bool, shape (n_pieces,)
+
+    Returns
+    -------
+    Quality
+        Mean scores; problems that at least `PROBLEM_SHARE` of the pieces have; usable if any piece is.
+    """
+    has = (problems[..., None] >> np.arange(len(PROBLEMS))) & 1  # (n_pieces, n_leads, n_problems)
+    named = has.mean(axis=0) >= PROBLEM_SHARE
+    joint = {
+        lead: LeadQuality(float(score), _without_consequences(tuple(np.array(PROBLEMS)[row].tolist())))
+        for lead, score, row in zip(leads, scores.mean(axis=0), named, strict=True)
+    }
+    return Quality(bool(usable.any()), joint)
 
 
 def _assess_lead(record: Record, prepared: Record, row: int) -> LeadQuality:
@@ -198,8 +233,9 @@ def _clean_indices(windows: np.ndarray, recorded: np.ndarray, fs: float) -> dict
     height = np.nanmedian(heights, axis=1)
     safe = np.maximum(height, _LEAST_MV)
     centred = windows - windows.mean(axis=1, keepdims=True)
-    variance = np.maximum(np.square(centred).mean(axis=1), 1e-9)
-    kurtosis = np.power(centred, 4).mean(axis=1) / variance**2
+    squared = np.square(centred)
+    variance = np.maximum(squared.mean(axis=1), 1e-9)
+    kurtosis = np.square(squared).mean(axis=1) / variance**2
     # the step of the second difference is 3.3 ms whatever the rate, so that the index means the same band
     step = max(1, round(fs / 300))
     bend = windows[:, 2 * step :] - 2 * windows[:, step:-step] + windows[:, : -2 * step]

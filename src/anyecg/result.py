@@ -118,7 +118,7 @@ class Result:
     Parameters
     ----------
     record : Record
-        As read from the source, in mV.
+        As read from the source, in mV; of a long recording read piece by piece no sample is kept.
     prepared : Record
         At the model's rate and band: what the model saw.
     quality : Quality
@@ -128,7 +128,7 @@ class Result:
         The codes decoded again, mV, on the time axis of ``prepared``; NaN where nothing was recorded.
     surprise : ndarray of float32, shape (n_leads, n_fragments)
         Mean negative log-likelihood, in bits, of a fragment's codes under the masked model that does not see them;
-        NaN where nothing was recorded.
+        NaN where nothing was recorded; after ten minutes it is known for the most unusual window of each minute.
     embedding : ndarray of float32, shape (width,)
         Pooled embedding of the record.
     anomaly : Anomaly or None
@@ -140,6 +140,10 @@ class Result:
         checkpoint cannot tell.
     overview : Overview or None
         Hour by hour, minute by minute; the strips worth a look first.
+    duration_s : float
+        Length of the recording, also where its signal is not kept.
+    excerpts : tuple of Result
+        Of a long recording whose signal is not kept, each a short recording of its own: the strips worth a look.
     restored_leads : tuple of str
     warnings : tuple of str
     model : dict
@@ -161,8 +165,14 @@ class Result:
     findings: tuple[Finding, ...] = ()
     beats: tuple[Annotation, ...] = ()
     overview: Overview | None = None
+    duration_s: float = 0.0
+    excerpts: tuple["Result", ...] = ()
     restored_leads: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if not self.duration_s:
+            object.__setattr__(self, "duration_s", self.record.duration_s)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the structure that ``anyecg analyze --json`` prints: plain, JSON-ready Python."""
@@ -174,7 +184,7 @@ class Result:
                 "fs_hz": record.fs,
                 "leads": list(record.leads),
                 "start_s": round(record.start_s, 4),
-                "duration_s": round(record.duration_s, 4),
+                "duration_s": round(self.duration_s, 4),
                 "age": record.age,
                 "sex": record.sex,
                 "start_time": record.start_time.isoformat() if record.start_time else None,

@@ -103,12 +103,13 @@ def prepare(record: Record, to: Preparation | None = None, mains_hz: float | str
         signal = notch(signal, to.fs_hz, float(hum_hz))
     signal = np.where(recorded, signal, np.nan).astype(np.float32)
     prepared = record.with_(signal=signal, fs=to.fs_hz, source_fs=record.source_fs or record.fs)
-    if not off.any():
-        return prepared
-    seconds = ", ".join(
-        f"{name} {row.sum() / record.fs:.1f} s" for name, row in zip(record.leads, off, strict=True) if row.any()
-    )
-    return prepared.with_warning(f"leads off, at the converter's rail, taken as not recorded: {seconds}")
+    return prepared.with_warning(*leads_off_words(record.leads, off.sum(axis=1) / record.fs))
+
+
+def leads_off_words(leads: tuple[str, ...], off_s: np.ndarray) -> tuple[str, ...]:
+    """Return the warning that some leads were off for some seconds, (n_leads,); none if no lead was."""
+    seconds = ", ".join(f"{name} {s:.1f} s" for name, s in zip(leads, off_s.tolist(), strict=True) if s > 0)
+    return (f"leads off, at the converter's rail, taken as not recorded: {seconds}",) if seconds else ()
 
 
 def find_leads_off(record: Record) -> np.ndarray:
@@ -173,7 +174,7 @@ def resample(signal: np.ndarray, from_hz: float, to_hz: float) -> np.ndarray:
     -------
     ndarray of float64, shape (n_leads, round(n_samples * to_hz / from_hz))
     """
-    n_out = max(1, round(signal.shape[1] * to_hz / from_hz))
+    n_out = resampled_length(signal.shape[1], from_hz, to_hz)
     if from_hz == to_hz:
         return signal.astype(np.float64)
     import soxr
@@ -187,6 +188,11 @@ def resample(signal: np.ndarray, from_hz: float, to_hz: float) -> np.ndarray:
     resampled = soxr.resample(np.ascontiguousarray(extended.T), from_hz, to_hz, quality="HQ").T
     start = round(pad * to_hz / from_hz)
     return resampled[:, start : start + n_out]
+
+
+def resampled_length(n_samples: int, from_hz: float, to_hz: float) -> int:
+    """Return how many samples a signal has at another rate."""
+    return max(1, round(n_samples * to_hz / from_hz))
 
 
 def resample_mask(mask: np.ndarray, from_hz: float, to_hz: float, n_out: int) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Seeds of every format, and mutated copies of them: the same for the same seed and index, on any machine.
 
 Seeds come from independent libraries (wfdb, pyedflib, NumPy, SciPy, h5py, pyarrow), from bytes built after the
-standards (ISHNE, MFER, MUSE XML), from our own writers, and from a folder of devices' files if one is given.
+standards (ISHNE, MFER, MUSE XML, and all of `handmade`), from our own writers, and from a folder of devices' files if
+one is given.
 """
 
 import base64
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from handmade import handmade
 
 FS = 250.0
 LARGE_BYTES = 60_000
@@ -54,7 +56,7 @@ def make_seeds(folder: Path, samples: Path | None = None) -> tuple[list[Seed], l
     folder.mkdir(parents=True, exist_ok=True)
     seeds: list[Seed] = []
     missing: list[str] = []
-    for make in (_wfdb, _edf, _dicom, _tables, _arrays, _vendor, _own, _packed):
+    for make in (_wfdb, _edf, _dicom, _tables, _arrays, _vendor, _own, _packed, _handmade):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -269,6 +271,11 @@ def _packed(folder: Path) -> Iterator[Seed]:
         entry.size = len(table)
         tar.addfile(entry, io.BytesIO(table))
     yield Seed("tar", {"rec.tar.gz": content.getvalue()}, "rec.tar.gz", {"fs": FS})
+
+
+def _handmade(folder: Path) -> Iterator[Seed]:
+    for name, files, main, given in handmade(folder, ecg_mv(12)):
+        yield Seed(name, files, main, given)
 
 
 # --- mutations ----------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ def test_a_failure_is_kept_and_ends_with_exit_1(tmp_path: Path) -> None:
     """The limits are made so tight that nothing can pass."""
     tight = tmp_path / "tight"
     tight.mkdir()
-    for name in ("run.py", "inputs.py", "worker.py"):
+    for name in ("run.py", "inputs.py", "handmade.py", "worker.py"):
         (tight / name).write_text((HERE / name).read_text().replace("LIMIT_MB = 512.0", "LIMIT_MB = 1.0"))
     command = [
         sys.executable,

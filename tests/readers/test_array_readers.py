@@ -240,3 +240,25 @@ def test_a_later_matrix_of_level_4_that_claims_too_much_is_refused(tmp_path):
         read(path, fs=250, unit="mV")
     path.write_bytes(whole)
     assert read(path, unit="mV").n_samples == 750
+
+
+@pytest.mark.parametrize(("unit", "mv"), [("uV", 1e-3), ("nV", 1e-6), ("mV", 1.0), ("V", 1e3)])
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.int8, ">i2", np.int32])
+@pytest.mark.parametrize("by_column", [False, True])
+def test_whole_numbers_become_the_nearest_mv_there_are(tmp_path, unit, mv, dtype, by_column):
+    """Every count of 16 bits, as 64 bits would give it, rounded once; the lowest of int16 is no sample."""
+    limits = np.iinfo(dtype)
+    every = np.arange(max(limits.min, -32768), min(limits.max, 65535) + 1)
+    counts = np.stack([every, every[::-1]]).astype(dtype)
+    np.save(tmp_path / "a.npy", counts.T if by_column else counts)
+    found = read(tmp_path / "a.npy", fs=500, unit=unit).signal
+    expected = (counts.astype(np.float64) * mv).astype(np.float32)
+    if np.dtype(dtype) in (np.dtype("<i2"), np.dtype(">i2")):
+        expected[counts == -32768] = np.nan
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_leads_of_an_array_in_other_units_each(tmp_path):
+    np.savez(tmp_path / "a.npz", signal=COUNTS, fs=250, leads=["I", "II", "V1"], units=["uV", "mV", "nV"])
+    found = read(tmp_path / "a.npz").signal
+    np.testing.assert_allclose(found, COUNTS * np.array([[1e-3], [1.0], [1e-6]]), rtol=1e-6)

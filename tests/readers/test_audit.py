@@ -15,6 +15,7 @@ from anyecg.readers.audit import audit
 from anyecg.readers.audits.levels import levels_of
 from anyecg.readers.audits.limbs import inverted_lead_one, limb_contradictions
 from anyecg.readers.audits.missing import without_marks
+from anyecg.readers.audits.ranks import median, quantiles
 from anyecg.record import Record
 
 FS = 500.0
@@ -385,3 +386,36 @@ def test_spikes_of_no_width_are_no_heartbeats() -> None:
     signal = np.zeros((1, 2500), dtype=np.float32)
     signal[0, 100::200] = 1.0
     audit("spikes", Record(signal, 250.0, ("II",)))  # found by fuzzing: a width of zero has no logarithm
+
+
+# --- the passes over all samples ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_samples", [1, 49, 50, 5000, 300_000])
+@pytest.mark.parametrize("gap", [False, True])
+def test_levels_are_those_of_all_samples(n_samples: int, gap: bool) -> None:
+    """A long record is looked at block by block, a short one at once."""
+    signal = np.random.default_rng(n_samples).normal(size=(3, n_samples)).astype(np.float32)
+    signal[2] = np.nan
+    if gap:
+        signal[1, n_samples // 2 :] = np.nan
+    found = levels_of(Record(signal, FS, ("I", "II", "III")))
+    for row in (0, 1):
+        known = signal[row][np.isfinite(signal[row])]
+        if len(known):
+            assert (found.low[row], found.high[row]) == (known.min(), known.max())
+    assert np.isnan(found.low[2]) and np.isnan(found.high[2])
+    assert found.whole.tolist() == [True, not gap, False]
+    assert found.stride == 50
+    np.testing.assert_array_equal(found.thin, signal[:, ::50])
+
+
+@pytest.mark.parametrize("shape", [(1,), (2,), (7,), (3, 8), (4, 9), (5, 1), (2, 3, 6)])
+def test_ranks_are_numpys(shape: tuple[int, ...]) -> None:
+    values = np.random.default_rng(len(shape)).normal(size=shape).astype(np.float32)
+    for axis in range(len(shape)):
+        np.testing.assert_array_equal(median(values, axis), np.median(values, axis=axis))
+    fractions = (0.0, 0.005, 0.25, 0.5, 0.995, 1.0)
+    expected = np.moveaxis(np.quantile(values.astype(np.float64), fractions, axis=-1), 0, -1)
+    np.testing.assert_allclose(quantiles(values, fractions), expected, rtol=1e-12, atol=1e-15)
+    assert median(np.array([374, 375, 376, 378])) == 375.5

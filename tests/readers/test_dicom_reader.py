@@ -252,3 +252,52 @@ def test_statements_and_fiducials(dicom_file):
     assert [a.start_s for a in part.annotations if a.code == "QRS_ON"] == pytest.approx(
         [s - 2 for s in onsets if 2 <= s < 4]
     )
+
+
+def test_a_skew_of_whole_samples_is_put_right(dataset, tmp_path):
+    before = read(save(dataset, tmp_path)).signal
+    channels = dataset.WaveformSequence[0].ChannelDefinitionSequence
+    channels[1].ChannelSampleSkew = 3
+    del channels[2].ChannelSampleSkew
+    channels[2].ChannelTimeSkew = -0.002  # of 1000 Hz
+    channels[4].ChannelOffset = 0.004
+    path = save(dataset, tmp_path)
+    record = read(path)
+    assert any(w.endswith("put right, in samples: II 3, III -2, aVL 4") for w in record.warnings)
+    assert np.isnan(record.signal[1, :3]).all()
+    assert np.array_equal(record.signal[1, 3:], before[1, :-3])
+    assert np.array_equal(record.signal[2, :-2], before[2, 2:])
+    assert np.isnan(record.signal[2, -2:]).all()
+    assert np.array_equal(record.signal[4, 4:], before[4, :-4])
+    assert np.array_equal(record.signal[[0, 3, *range(5, 12)]], before[[0, 3, *range(5, 12)]])
+    part = read(path, start_s=1, end_s=2).signal  # in a slice, the samples come from beside it
+    assert np.array_equal(part, record.signal[:, 1000:2000])
+
+
+@pytest.mark.parametrize("skew", [0.4, -2.5, 5000, "1e300"])
+def test_another_skew_is_said(dataset, tmp_path, skew):
+    before = read(save(dataset, tmp_path)).signal
+    dataset.WaveformSequence[0].ChannelDefinitionSequence[6].ChannelSampleSkew = skew
+    record = read(save(dataset, tmp_path))
+    assert any(f"not corrected, in samples: V1 {float(skew):.4g}" in w for w in record.warnings)
+    assert np.array_equal(record.signal, before)
+
+
+def test_a_skew_that_all_leads_have_is_none(dataset, tmp_path):
+    for channel in dataset.WaveformSequence[0].ChannelDefinitionSequence:
+        channel.ChannelSampleSkew = 2
+    record = read(save(dataset, tmp_path))
+    assert np.isfinite(record.signal).all()
+    assert not any("skew" in warning for warning in record.warnings)
+
+
+def test_padding_of_a_skewed_lead_moves_with_it(dataset, tmp_path):
+    group = dataset.WaveformSequence[0]
+    data = np.frombuffer(group.WaveformData, "<i2").copy()
+    data[: 12 * 100] = -32768
+    group.WaveformData = data.tobytes()
+    group.add_new(0x5400100A, "OW", np.array([-32768], "<i2").tobytes())
+    group.ChannelDefinitionSequence[0].ChannelSampleSkew = 7
+    signal = read(save(dataset, tmp_path)).signal
+    assert np.flatnonzero(np.isnan(signal[0])).tolist() == list(range(107))
+    assert np.flatnonzero(np.isnan(signal[1])).tolist() == list(range(100))

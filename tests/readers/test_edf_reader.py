@@ -78,8 +78,6 @@ def test_no_dimension_needs_a_unit(make_edf):
 @pytest.mark.parametrize(
     ("at", "text", "message"),
     [
-        (236, b"99999999", "cut short"),
-        (236, b"-1      ", "never closed"),
         (252, b"9999", "9999 signals"),
         (252, b"zwei", "no numbers"),
         (184, b"1       ", "a header of 1 bytes"),
@@ -91,6 +89,31 @@ def test_headers_that_lie(make_edf, at, text, message):
     data[at : at + len(text)] = text
     path.write_bytes(data)
     with pytest.raises(ReadError, match=message):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("stated", "cut_to", "says"),
+    [
+        (b"99999999", 10, "the file was cut short: it has 10 data records, 99999999 by its own count"),
+        (b"10      ", 7, "the file was cut short: it has 7 data records, 10 by its own count"),
+        (b"4       ", 10, "the file was not closed by the recorder: it has 10 data records, 4 by its own count"),
+        (b"-1      ", 10, "the file was not closed by the recorder: it has 10 data records, -1 by its own count"),
+    ],
+)
+def test_as_far_as_the_file_goes(make_edf, stated: bytes, cut_to: int, says: str) -> None:
+    path = make_edf().path
+    whole = read(path)
+    data = bytearray(path.read_bytes())
+    n_header = int(data[184:192])
+    data[236:244] = stated
+    n_record = (len(data) - n_header) // 10
+    path.write_bytes(data[: n_header + cut_to * n_record + (n_record // 2 if cut_to < 10 else 0)])
+    record = read(path)
+    assert any(says in warning for warning in record.warnings)
+    np.testing.assert_array_equal(record.signal, whole.signal[:, : cut_to * 250])
+    path.write_bytes(data[: n_header + n_record // 2])
+    with pytest.raises(ReadError, match="cut short or was never closed"):
         read(path)
 
 

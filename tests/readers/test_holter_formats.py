@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from anyecg.errors import ReadError
-from anyecg.readers import read
+from anyecg.readers import extent, read, stretches
 from anyecg.readers.vendors import ishne
 
 STANDARD = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -122,6 +122,50 @@ def test_mfer(tmp_path, little):
     record = read(write_mfer(tmp_path, [counts], [0], little=little))
     assert (record.format, record.fs, record.leads) == ("mfer", 250, ("I", "V1"))
     np.testing.assert_allclose(record.signal, np.where(counts == -32768, np.nan, counts * 1.25e-3), rtol=1e-5)
+
+
+@pytest.mark.parametrize("little", [False, True])
+@pytest.mark.parametrize("n_blocks", [1, 4])
+def test_a_part_of_mfer_is_that_part_of_the_whole(tmp_path, monkeypatch, little: bool, n_blocks: int) -> None:
+    """The part is read as a small file: what ecgdatakit is given has no more samples than were asked for."""
+    from ecgdatakit import FileParser
+
+    counts = counts_of(2, 4000)
+    counts[1, 1490:1510] = -32768
+    frames = np.split(counts, n_blocks, axis=1)
+    path = write_mfer(tmp_path, frames, [i * 4000 // n_blocks for i in range(n_blocks)], little=little)
+    whole = read(path)
+    parsed = []
+    real = FileParser.parse
+    monkeypatch.setattr(FileParser, "parse", lambda p, **k: parsed.append(Path(p).stat().st_size) or real(p, **k))
+    for start_s, end_s in ((0.0, 1.0), (3.5, 8.4), (5.9, 6.1), (15.0, 16.0)):
+        part = read(path, start_s=start_s, end_s=end_s)
+        first, last = round(start_s * 250), round(end_s * 250)
+        np.testing.assert_array_equal(part.signal, whole.signal[:, first:last])
+        assert (part.start_s, part.id, part.leads) == (start_s, whole.id, whole.leads)
+        assert parsed[-1] < 4 * (last - first) + 200
+    joined = np.concatenate([r.signal for r in stretches(path, stretch_s=1.7)], axis=1)
+    np.testing.assert_array_equal(joined, whole.signal)
+    assert max(parsed) < 4 * 5 * 250
+    assert extent(path).n_samples == 4000
+    with pytest.raises(ReadError, match=r"rec\.mwf: the record ends at 16\.000 s"):
+        read(path, start_s=20.0)
+
+
+def test_a_part_of_mfer_with_gaps_is_cut_from_the_whole(tmp_path) -> None:
+    counts = counts_of(2, 600)
+    path = write_mfer(tmp_path, [counts[:, :200], counts[:, 200:]], [0, 1000])
+    part = read(path, start_s=0.4, end_s=4.4)
+    np.testing.assert_array_equal(part.signal, read(path).signal[:, 100:1100])
+    assert extent(path).n_samples == 1400
+
+
+def test_ishne_in_stretches(tmp_path) -> None:
+    path = write_ishne(tmp_path, counts_of(3, 5000))
+    found = list(stretches(path, stretch_s=7))
+    assert [r.start_s for r in found] == [0, 7, 14, 21]
+    np.testing.assert_array_equal(np.concatenate([r.signal for r in found], axis=1), read(path).signal)
+    assert (extent(path).n_samples, extent(path).fs) == (5000, 200)
 
 
 def test_mfer_frames_lie_where_their_pointers_say(tmp_path):

@@ -92,3 +92,23 @@ def test_damage(tmp_path):
         path.write_bytes(data[: len(data) * tenth // 10])
         with pytest.raises(ReadError):
             read(path, fs=250, unit="mV")
+
+
+@pytest.mark.parametrize("at_once", [0, 10**9])
+def test_columns_one_by_one_and_at_once(tmp_path, monkeypatch, at_once):
+    """Two of one name are two; texts are not read, and a nested column is no lead."""
+    monkeypatch.setattr("anyecg.readers.tabular.parquet.AT_ONCE_VALUES", at_once)
+    nested = pa.array([{"x": 1.0}] * 500)
+    table = pa.table([pa.array(["a"] * 500), pa.array(MV[0]), nested, pa.array(MV[1])], names=["s", "I", "n", "II"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    record = read(tmp_path / "a.parquet", fs=500, unit="mV")
+    assert record.leads == ("I", "II")
+    np.testing.assert_array_equal(record.signal, MV)
+    assert "skipped, not numbers: s, n" in record.warnings
+
+
+def test_two_columns_of_one_name(tmp_path):
+    pq.write_table(pa.table([pa.array(MV[0]), pa.array(MV[1])], names=["I", "I"]), tmp_path / "a.parquet")
+    record = read(tmp_path / "a.parquet", fs=500, unit="mV")
+    assert record.leads == ("I", "I#2")
+    np.testing.assert_array_equal(record.signal, MV)

@@ -337,7 +337,7 @@ def test_both_parsers_agree(body: str, delimiter: str, comma: bool) -> None:
     layout = tables._Layout(delimiter, comma, body.split("\n")[0].count(delimiter) + 1)
     if comma and delimiter == ",":
         layout = tables._Layout(delimiter, comma, 2)
-    fast, slow = tables._fast_numbers(body, layout), tables._numbers("x", body, layout, 0)
+    fast, slow = tables._fast_numbers(body.encode(), layout), tables._numbers("x", body, layout, 0)
     assert fast is not None
     assert len(fast) == len(slow)
     for one, other in zip(fast, slow, strict=True):
@@ -347,7 +347,7 @@ def test_both_parsers_agree(body: str, delimiter: str, comma: bool) -> None:
 @pytest.mark.parametrize("cell", ["'1.5'", "nA"])
 def test_what_the_fast_parser_does_not_know_is_read_all_the_same(tmp_path: Path, cell: str) -> None:
     body = f"2.5,1\n{cell},2\n"
-    assert tables._fast_numbers(body, tables._Layout(",", False, 2)) is None
+    assert tables._fast_numbers(body.encode(), tables._Layout(",", False, 2)) is None
     (tmp_path / "a.csv").write_text(f"I [mV],II [mV]\n{body}")
     first = read(tmp_path / "a.csv", fs=250).signal[0]
     assert first.tolist()[:1] == [2.5]
@@ -371,3 +371,22 @@ def test_a_long_text_is_not_cut_into_lines(tmp_path: Path, n_gap: int, monkeypat
     assert record.n_samples == n_gap + 20_000
     assert np.isnan(record.signal[0, :n_gap]).all()
     assert np.array_equal(record.signal[1, n_gap:], (-1e-3 * np.arange(20_000)).astype(np.float32))
+
+
+@pytest.mark.parametrize("n_lines", [50, 3000])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16"])
+def test_a_long_title_in_any_encoding(tmp_path: Path, encoding: str, n_lines: int) -> None:
+    """What stands above the numbers may be longer than the part that is looked at first."""
+    signal = np.random.default_rng(0).normal(0, 0.3, (1000, 2)).round(4)
+    title = "".join(f"# Aufnahme für Dr. Müller, {i}\n" for i in range(n_lines))
+    body = "\n".join(f"{a},{b}" for a, b in signal)
+    (tmp_path / "a.csv").write_text(f"{title}I [mV],II [µV]\n{body}\n", encoding=encoding)
+    record = read(tmp_path / "a.csv", fs=500)
+    assert record.signal[0] == pytest.approx(signal[:, 0], abs=1e-6)
+    assert record.signal[1] == pytest.approx(signal[:, 1] / 1000, abs=1e-9)
+
+
+def test_comments_between_numbers_are_left_out(tmp_path: Path) -> None:
+    lines = [f"{i / 1000},{-i / 1000}" for i in range(400)]
+    (tmp_path / "a.csv").write_text("I [mV],II [mV]\n" + "\n".join([*lines[:200], "# a break", *lines[200:]]))
+    assert read(tmp_path / "a.csv", fs=500).signal[0] == pytest.approx(np.arange(400) / 1000, abs=1e-6)

@@ -4,6 +4,7 @@ Results go to standard output, everything else to standard error. Exit codes: 0 
 the data; 2 wrong usage; 130 interrupted; 141 the reader of our output went away.
 """
 
-import anyecg.cli.training  # registers its verbs
-import anyecg.cli.verbs  # noqa: F401  # registers its verbs
+import anyecg.cli.analyze
+import anyecg.cli.training
+import anyecg.cli.verbs  # noqa: F401  # each registers its verbs
 from anyecg.cli.program import app as app

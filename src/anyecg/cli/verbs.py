@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from anyecg.cli.files import Batch, check_output, output_names, tokens_arrays, write_csv, write_npz, write_whole
+from anyecg.cli.files import Batch, check_output, tokens_arrays, write_csv, write_npz
 from anyecg.cli.printing import (
     describe,
     only_json_on_stdout,
@@ -13,7 +13,6 @@ from anyecg.cli.printing import (
     print_records,
     print_table,
     say,
-    to_json,
     warn,
 )
 from anyecg.cli.program import (
@@ -181,65 +180,6 @@ def embed(
         write_npz(output, arrays)
     if rows:
         print(f"{output}: {len(rows)} x {len(rows[0][1].pooled)}")
-    batch.finish()
-
-
-@app.command()
-def analyze(
-    files: ManyFiles,
-    as_json: AsJson = False,
-    report: Annotated[Path | None, typer.Option("--report", help="Report on one file: a .html, .png or .json.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for a .html and a .json of each file.")] = None,
-    model: ModelName = "nano",
-    fs: Fs = None,
-    unit: Unit = None,
-    fix_units: FixUnits = False,
-    start: Start = None,
-    end: End = None,
-    force: Force = False,
-) -> None:
-    """Report on recordings.
-
-    Signal quality, heart rate and rhythm figures, and how far a recording lies from normal ones. Without options a
-    readable summary is printed.
-    """
-    batch = Batch(files)
-    if report is not None:
-        if batch.many:
-            raise ValueError("--report is for one file; for several give a folder with --out")
-        check_output(report, force, [".html", ".png", ".json"])
-    names = output_names(batch.files, out, force) if out else {}
-
-    from anyecg.analysis import analyze as analyze_one
-    from anyecg.engine import load
-    from anyecg.readers import read
-    from anyecg.report import write_report
-    from anyecg.report.text import summary
-
-    loaded = load(model)
-    loaded.open_graphs()
-
-    def work(path: Path) -> dict[str, Any]:
-        result = analyze_one(read(path, start_s=start, end_s=end, fs=fs, unit=unit, fix_units=fix_units), loaded)
-        document = {"path": str(path), **result.to_dict()}
-        if report is not None:
-            write_report(result, report, force=force)
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)  # not before there is something to write
-            write_report(result, out / f"{names[path]}.html", force=force)
-            write_whole(out / f"{names[path]}.json", to_json(document).encode())
-        if not as_json and not (out and batch.many):
-            print(summary(result) + ("\n" if batch.many else ""))
-        return document
-
-    with only_json_on_stdout(as_json):
-        documents = batch.run(work, streams=not as_json and out is None)
-    if as_json:
-        print_json(documents if batch.many else documents[0])
-    if out is not None:
-        say(f"{out}: {len(documents)} report{'s' * (len(documents) != 1)} written")
-    elif report is not None:
-        say(f"{report}: written")
     batch.finish()
 
 

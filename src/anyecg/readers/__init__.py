@@ -3,14 +3,18 @@
 import re
 import threading
 import warnings as python_warnings
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from anyecg.errors import MissingDependency, ReadError
 from anyecg.readers.audit import audit
-from anyecg.readers.slices import check_seconds
+from anyecg.readers.growing import follow
+from anyecg.readers.slices import Extent, check_seconds
 from anyecg.readers.sources import HEAD_BYTES, find_files, locate, split_inner, unknown
+from anyecg.readers.stretches import extent, stretches
 from anyecg.readers.units import check_arguments
 from anyecg.record import Record
 
@@ -25,7 +29,7 @@ READERS = [
 """Modules of this package; the first whose ``sniff(head, path)`` says yes reads the file. Those behind it are not even
 imported: all together that takes longer than reading ten seconds."""
 
-__all__ = ["READERS", "find_files", "read"]
+__all__ = ["READERS", "extent", "find_files", "follow", "read", "stretches"]
 
 MAX_WARNINGS = 20
 """Of a library, in one record."""
@@ -90,6 +94,36 @@ def read_source(path: Path, start_s: float | None, end_s: float | None, fs: floa
     ReadError
         See `read`.
     """
+    reader, file = reader_of(path)
+    record, messages = _run(reader, file, reader.read, file, start_s, end_s, fs, unit)
+    return record.with_warning(*messages)
+
+
+def cheap_extent(path: Path, fs: float | None, unit: str | None) -> Extent | None:
+    """Return how long a recording is, or None if its reader can read a slice only for the price of the whole.
+
+    A reader that can do better has a function ``extent(path, fs, unit)``; it returns None for files of which it cannot.
+
+    Raises
+    ------
+    ReadError
+        See `read`.
+    """
+    reader, file = reader_of(path)
+    if not hasattr(reader, "extent"):
+        return None
+    found: Extent | None = _run(reader, file, reader.extent, file, fs, unit)[0]
+    return found
+
+
+def reader_of(path: Path) -> tuple[ModuleType, Path]:
+    """Return the module that reads a file, and the file to give it.
+
+    Raises
+    ------
+    ReadError
+        There is none.
+    """
     file, head = locate(path)
     on_disk, inner = split_inner(file)
     reader = next((reader for reader in map(_module, READERS) if reader.sniff(head[:HEAD_BYTES], on_disk)), None)
@@ -97,23 +131,22 @@ def read_source(path: Path, start_s: float | None, end_s: float | None, fs: floa
         raise unknown(on_disk, head)
     if inner and not getattr(reader, "SEVERAL", False):
         raise ReadError(f"{on_disk}: a file of one recording, expected no {inner!r} behind it. Name the file alone.")
-    with _WARNING_FILTERS, python_warnings.catch_warnings(record=True) as caught:
-        python_warnings.simplefilter("always")
-        record = _run(reader, file, start_s, end_s, fs, unit)
-    messages = dict.fromkeys(_one_line(str(w.message)) for w in caught if _about_the_file(w))
-    return record.with_warning(*list(messages)[:MAX_WARNINGS])
+    return reader, file
 
 
 def _module(name: str) -> ModuleType:
     return import_module(f"anyecg.readers.{name}")
 
 
-def _run(
-    reader: ModuleType, file: Path, start_s: float | None, end_s: float | None, fs: float | None, unit: str | None
-) -> Record:
-    """Call a reader; whatever its library raises about the file becomes a ReadError here, and only here."""
+def _run(reader: ModuleType, file: Path, function: Callable[..., Any], *arguments: Any) -> tuple[Any, list[str]]:
+    """Return what a reader's function returns, and what its library warned of.
+
+    Whatever a library raises about the file becomes a ReadError here, and only here.
+    """
     try:
-        return reader.read(file, start_s, end_s, fs, unit)
+        with _WARNING_FILTERS, python_warnings.catch_warnings(record=True) as caught:
+            python_warnings.simplefilter("always")
+            found = function(*arguments)
     except (ReadError, MissingDependency):
         raise
     except ImportError as error:
@@ -127,6 +160,8 @@ def _run(
             f"{file}: the {reader.NAME} reader failed ({type(error).__name__}: {_one_line(str(error))}), "
             "expected a complete, well-formed file. Check the file."
         ) from error
+    messages = dict.fromkeys(_one_line(str(w.message)) for w in caught if _about_the_file(w))
+    return found, list(messages)[:MAX_WARNINGS]
 
 
 def _one_line(text: str) -> str:

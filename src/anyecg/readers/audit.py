@@ -1,5 +1,7 @@
 """What is checked of every record, whatever reader made it. The questions themselves are in `anyecg.readers.audits`."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from anyecg.errors import ReadError
@@ -17,12 +19,22 @@ ABOUT_THE_HEART = (limb_contradictions, inverted_lead_one, wrong_rate)
 also its levels."""
 
 
+MOST_KEPT = 1000
+"""Characters of a record's lead names that are worth remembering."""
+
+
 def rows_with_names(where: str, raw_names: list[str], warnings: list[str]) -> tuple[str, ...]:
     """Return one standard, unique lead name a row; repeated ones are reported in ``warnings``."""
-    names, repeated = unique_names(raw_names)
+    unique = _unique_names if sum(map(len, raw_names)) <= MOST_KEPT else _unique_names.__wrapped__
+    names, repeated = unique(tuple(raw_names))
     if repeated:
         warnings.append(f"lead names repeat ({', '.join(repeated)}): the later ones are numbered and count as unknown")
     return names
+
+
+@lru_cache(maxsize=64)
+def _unique_names(raw_names: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
+    return unique_names(list(raw_names))  # a device names the leads of all its records alike
 
 
 HIGHEST_RATE_HZ = 1e12

@@ -1,8 +1,14 @@
 """From seconds asked for to samples to read, with a bound on what is allocated."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from math import isfinite
 
 from anyecg.errors import ReadError
+from anyecg.record import Annotation
+
+OWN_COUNT = "by its own count"
+"""Ends the warning of a file that is longer or shorter than it says, as one is that still grows."""
 
 VALUES_PER_BYTE = 64
 """A slice may hold this many samples for each byte of its source: gaps cost no bytes, nor does much of a flat line."""
@@ -10,6 +16,39 @@ VALUES_PER_BYTE = 64
 VALUES_FREE = 20_000_000
 """And this many besides (80 MB as float32, and copies of it on the way), so that a small file with one long gap can be
 read: 22 hours of a lead at 250 Hz."""
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How long a recording is, and of what.
+
+    Parameters
+    ----------
+    n_samples : int
+        Of each lead.
+    fs : float
+        Hz.
+    leads : tuple of str
+    """
+
+    n_samples: int
+    fs: float
+    leads: tuple[str, ...]
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.n_samples / self.fs
+
+
+def between(annotations: Iterable[Annotation], start_s: float, end_s: float) -> tuple[Annotation, ...]:
+    """Return the annotations that touch a slice, cut to it and counted from its start."""
+    kept = []
+    for a in annotations:
+        if a.start_s < end_s and (a.end_s > start_s or a.start_s >= start_s):
+            first, last = max(a.start_s, start_s) - start_s, min(a.end_s, end_s) - start_s
+            kept.append(Annotation(first, max(first, last), a.kind, a.code, a.lead, a.score))
+    return tuple(kept)
 
 
 def check_seconds(start_s: float | None, end_s: float | None) -> None:

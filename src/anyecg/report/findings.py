@@ -2,6 +2,7 @@
 
 from html import escape
 
+from anyecg.report.text import WHOLE_TO_S
 from anyecg.result import Finding, Result
 
 
@@ -30,8 +31,11 @@ def findings_section(result: Result) -> str:
 
 def split_findings(result: Result) -> tuple[list[Finding], list[Finding]]:
     """Return what is said of the whole record, and episodes within it in order of time."""
-    end_s = result.prepared.duration_s
-    whole = [f for f in result.findings if f.start_s <= 0 and f.end_s >= end_s - 1e-6 and f.source not in ("", "rules")]
+    whole = [
+        f
+        for f in result.findings
+        if f.start_s <= 0 and f.end_s >= result.duration_s - WHOLE_TO_S and f.source not in ("", "rules")
+    ]
     episodes = [f for f in result.findings if f not in whole]
     return whole, sorted(episodes, key=lambda f: f.start_s)
 

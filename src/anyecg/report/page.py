@@ -38,6 +38,7 @@ figcaption{font-size:12px;color:var(--soft);margin-top:3px;max-width:110ch}
 svg text{font-family:"Helvetica Neue",Arial,"DejaVu Sans",sans-serif}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:2px 14px 2px 0;border-bottom:1px solid var(--line);font-size:13px;vertical-align:top}
+details{margin:6px 0}summary{cursor:pointer;font-weight:600}
 .guide{columns:2;column-gap:32px}.guide div{break-inside:avoid}
 .pair{display:grid;grid-template-columns:auto 1fr;gap:0 48px;align-items:start}
 .bar{display:inline-block;width:90px;height:9px;background:#eee;border:1px solid #ccc;margin-right:6px}
@@ -67,9 +68,12 @@ footer{margin-top:18px;border-top:1px solid var(--line);padding-top:8px;color:va
 """
 
 
+OPEN_EXCERPTS = 3
+
+
 def render(result: Result) -> str:
     """Return the whole page."""
-    r = strips.correlations(result)
+    r, kept = strips.correlations(result), bool(result.prepared.n_samples)
     title = escape(f"ECG report: {result.record.id}")
     parts = [
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
@@ -83,9 +87,8 @@ def render(result: Result) -> str:
         _summary(result),
         _warnings(result),
         findings_section(result),
-        _paper(result),
-        overview_section(result),
-        _codes(result, r),
+        *([_paper(result), overview_section(result), _codes(result, r)] if kept else [overview_section(result)]),
+        excerpts_section(result),
         _surprise(result),
         '<div class="pair keep">',
         _quality(result, r),
@@ -105,7 +108,7 @@ def _header(result: Result) -> str:
     facts = [
         when,
         patient(result) or "age and sex not in the file",
-        f"{clock(record.duration_s)} ({record.duration_s:.1f} s)",
+        f"{clock(result.duration_s)} ({result.duration_s:.1f} s)",
         *([cut(result)] if cut(result) else []),
         f"{record.n_leads} {'lead' if record.n_leads == 1 else 'leads'}",
         f"{record.format}, {record.fs:g} Hz",
@@ -154,15 +157,35 @@ def _warnings(result: Result) -> str:
 
 
 def _paper(result: Result) -> str:
-    drawn = sheets(result)
+    return "<section><h2>Electrocardiogram</h2>" + paper_figures(result, "paper") + "</section>"
+
+
+def paper_figures(result: Result, key: str) -> str:
+    """Return every sheet of a result; ``key`` tells its drawings from others of the page."""
     figures = []
-    for number, sheet in enumerate(drawn):
+    for number, sheet in enumerate(sheets(result)):
         caption = f"{sheet.title} · {_scale(sheet)} · {_filter_words(result)}"
         figures.append(
-            f'<figure><div class="scroll">{paper.draw(result, sheet, f"paper-{number}")}</div>'
+            f'<figure><div class="scroll">{paper.draw(result, sheet, f"{key}-{number}")}</div>'
             f"<figcaption>{escape(caption)}</figcaption></figure>"
         )
-    return "<section><h2>Electrocardiogram</h2>" + "".join(figures) + "</section>"
+    return "".join(figures)
+
+
+def excerpts_section(result: Result) -> str:
+    """Return the strips of a long recording, a fold each; the first ones are open."""
+    if not result.excerpts:
+        return ""
+    folds = []
+    for number, excerpt in enumerate(result.excerpts):
+        start_s = excerpt.record.start_s - result.record.start_s
+        reasons = ", ".join(dict.fromkeys(f.name or f.code for f in excerpt.findings)) or "for comparison"
+        folds.append(
+            f"<details{' open' * (number < OPEN_EXCERPTS)}><summary>{moment(start_s)} to "
+            f"{moment(start_s + excerpt.duration_s)}: {escape(reasons)}</summary>"
+            f"{paper_figures(excerpt, f'strip-{number}')}</details>"
+        )
+    return f"<section><h2>Strips worth a look</h2>{''.join(folds)}</section>"
 
 
 def _scale(sheet: Sheet) -> str:
@@ -198,7 +221,7 @@ def _codes(result: Result, r: dict[str, float | None]) -> str:
 
 
 def _surprise(result: Result) -> str:
-    trend = " and heart rate" if result.prepared.duration_s >= strips.HEART_RATE_FROM_S else ""
+    trend = " and heart rate" if result.duration_s >= strips.HEART_RATE_FROM_S else ""
     return (
         f'<section class="keep"><h2>Surprise{trend} over the whole recording</h2>'
         f'<figure><div class="scroll">{strips.surprise_map(result)}</div></figure></section>'

@@ -30,6 +30,8 @@ def render(result: Result) -> bytes:
     except ImportError as error:
         raise MissingDependency("a PNG needs matplotlib, which is not installed. pip install matplotlib") from error
 
+    if not result.prepared.n_samples:  # a long recording: the strip to look at first
+        result = result.excerpts[0]
     sheet = sheets(result)[0]
     width, height = sheet.width_mm, sheet.height_mm + HEAD_MM + FOOT_MM
     canvas = Figure(figsize=(width / 25.4, height / 25.4), dpi=DOTS_PER_INCH, facecolor="white")

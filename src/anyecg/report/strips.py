@@ -226,7 +226,7 @@ def surprise_map(result: Result) -> str:
     key = "map"
     scale = surprise_scale(result)
     order = display_order(result.prepared.leads)
-    duration_s = result.prepared.duration_s
+    duration_s = result.duration_s
     height = 4.0 if len(order) > 2 else 7.0
     body, y = [hatch(f"{key}-none")], 2.0
     if duration_s >= HEART_RATE_FROM_S and len(result.rhythm.r_peaks_s) > 2:
@@ -295,7 +295,7 @@ def _legend(scale: Scale, y: float, none: str) -> str:
         + text(GUTTER_MM, y + 6.0, "0 bits: expected", 2.4, MUTED)
         + text(GUTTER_MM + width + 3, y + 2.3, words, 2.4, MUTED)
         + f'<rect x="{GUTTER_MM + 150}" y="{y:.2f}" width="6" height="2.6" fill="{none}"/>'
-        + text(GUTTER_MM + 158, y + 2.3, "not recorded", 2.4, MUTED)
+        + text(GUTTER_MM + 158, y + 2.3, "not recorded, or not looked at", 2.4, MUTED)
     )
 
 
@@ -311,7 +311,7 @@ def _heart_rate(result: Result, y: float, height: float) -> str:
         groups = np.array_split(np.arange(len(bpm)), 2000)
         bpm, at = (np.array([np.median(values[g]) for g in groups]) for values in (bpm, at))
     low, high = 20 * np.floor(bpm.min() / 20), 20 * np.ceil(bpm.max() / 20 + 0.01)
-    x = GUTTER_MM + at / result.prepared.duration_s * STRIP_S * MM_PER_S
+    x = GUTTER_MM + at / result.duration_s * STRIP_S * MM_PER_S
     points = np.column_stack([x, y + height - (bpm - low) / (high - low) * height])
     line = (
         f'<g transform="scale(.01)"><path d="{path_data([points])}" fill="none" stroke="{INK}" stroke-width="16"/></g>'

@@ -20,7 +20,7 @@ def summary(result: Result) -> str:
     record, rhythm = result.record, result.rhythm
     lines = [
         f"{record.id}  ({record.format}, {record.n_leads} {'lead' if record.n_leads == 1 else 'leads'}, "
-        f"{clock(record.duration_s)}, {record.fs:g} Hz{', ' + patient(result) if patient(result) else ''})",
+        f"{clock(result.duration_s)}, {record.fs:g} Hz{', ' + patient(result) if patient(result) else ''})",
         f"  quality   {quality_words(result)}",
         f"  rhythm    {rhythm_words(result)}",
     ]
@@ -31,8 +31,11 @@ def summary(result: Result) -> str:
             f"  RR        mean {ms(rhythm.rr_mean_ms)}, SDNN {ms(rhythm.sdnn_ms)}, RMSSD {ms(rhythm.rmssd_ms)}"
         )
     lines.append(f"  anomaly   {anomaly_words(result)}")
-    lead = rhythm_lead(result)
-    lines.append(f"  trace     {sparkline(result, lead)}  {lead}, first {min(5.0, record.duration_s):g} s")
+    if result.prepared.n_samples:
+        lead = rhythm_lead(result)
+        lines.append(f"  trace     {sparkline(result, lead)}  {lead}, first {min(5.0, record.duration_s):g} s")
+    else:
+        lines += long_lines(result)
     lines += finding_lines(result)
     for segment in (result.anomaly.segments if result.anomaly else ())[:5]:
         where = segment.lead or "all leads"
@@ -49,6 +52,21 @@ def summary(result: Result) -> str:
 
 MOST_LINES = 8
 
+WHOLE_TO_S = 0.01
+"""What ends this near to the end of a recording is said of all of it: rates differ by a sample."""
+
+
+def long_lines(result: Result) -> list[str]:
+    """Return what a long recording comes to: usable time, burdens, and the stretches worth a look first."""
+    overview = result.overview
+    if overview is None:
+        return []
+    shares = [f"{clock(overview.usable_s)} usable"]
+    named = (("AF", overview.af_burden_percent), ("V beats", overview.v_percent), ("S beats", overview.s_percent))
+    shares += [f"{name} {value:.1f} %" for name, value in named if value is not None]
+    looks = [f"  look at   {moment(s.start_s)}-{moment(s.end_s)} {', '.join(s.reasons)}" for s in overview.strips[:5]]
+    return [f"  overview  {', '.join(shares)}", *looks]
+
 
 def finding_lines(result: Result) -> list[str]:
     """Return a line for each label and episode that is present, the most probable first; or that none can be judged."""
@@ -64,7 +82,7 @@ def finding_lines(result: Result) -> list[str]:
 
 
 def _when(finding: Finding, result: Result) -> str:
-    if finding.start_s <= 0 and finding.end_s >= result.prepared.duration_s - 1e-6:
+    if finding.start_s <= 0 and finding.end_s >= result.duration_s - WHOLE_TO_S:
         return ""
     return f" {moment(finding.start_s)}-{moment(finding.end_s)}"
 

@@ -38,9 +38,6 @@ FILE = "anomaly.npz"
 FILE_VERSION = 2
 MOST_SEGMENTS = 20
 
-MOST_WINDOWS = 240
-"""Windows a long record is judged by, evenly spread: two hours of a single lead, or a twelfth of a day."""
-
 UPPER = 0.9
 """A record's score is this quantile of its windows': a tenth of it may make it abnormal, one window of many may not."""
 
@@ -261,13 +258,46 @@ def find_anomaly(
     Anomaly or None
         None if no lead can be judged. ``score``: 0 is the median of normal records, 1 their 84th percentile.
     """
+    windows = score_windows(embedding, usable, reference, prepared, rhythm)
+    if not len(windows):
+        return None
+    segments = unusual_segments(anomaly_map(embedding, surprise, reference), embedding, set(usable), reference)
+    return anomaly_of(windows, segments)
+
+
+def anomaly_of(windows: np.ndarray, segments: tuple[Annotation, ...]) -> Anomaly:
+    """Sum up a recording from the score and percentile of its windows (n, 2), and its unusual segments."""
+    score, percentile = np.quantile(windows, UPPER, axis=0).tolist()
+    ranked = sorted(segments, key=lambda a: (-(a.score or 0.0), a.start_s))
+    return Anomaly(score, percentile, tuple(ranked[:MOST_SEGMENTS]))
+
+
+def score_windows(
+    embedding: Embedding,
+    usable: list[str],
+    reference: References,
+    prepared: Record | None = None,
+    rhythm: Rhythm | None = None,
+    only: int | None = None,
+) -> np.ndarray:
+    """Score the windows of a record; the parameters are those of `find_anomaly`.
+
+    Parameters
+    ----------
+    only : int, optional
+        Score this window alone (counted round and round): what a long recording affords each of its pieces.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, 2)
+        Score and percentile of each window in which a lead can be judged.
+    """
     there = np.isfinite(embedding.per_fragment[..., 0])
     judged = [lead for lead, row in zip(embedding.leads, there, strict=True) if lead in usable and row.any()]
-    if not judged:
-        return None
     measured = prepared.pick(judged) if prepared is not None and rhythm is not None else None
     found = []
-    for start, end in _windows(embedding.per_fragment.shape[1], reference.known.window_fragments):
+    windows = _windows(embedding.per_fragment.shape[1], reference.known.window_fragments)
+    for start, end in windows if only is None else [windows[only % len(windows)]]:
         cut = None
         if measured is not None and rhythm is not None:
             cut = measure_window(measured, rhythm, start * embedding.fragment_s, end * embedding.fragment_s)
@@ -276,18 +306,13 @@ def find_anomaly(
         if leads:
             window = embedding.per_fragment[[embedding.leads.index(lead) for lead in leads], start:end]
             found.append(score_window(np.nanmean(window, axis=1), leads, cut, rhythm, reference))
-    scores, percentiles = np.array(found).T
-    segments = unusual_segments(anomaly_map(embedding, surprise, reference), embedding, set(judged), reference)
-    return Anomaly(float(np.quantile(scores, UPPER)), float(np.quantile(percentiles, UPPER)), segments)
+    return np.array(found, dtype=np.float64).reshape(-1, 2)
 
 
 def _windows(n_fragments: int, length: int) -> list[tuple[int, int]]:
-    """Cut a record evenly into windows of about a length; of many, take some."""
+    """Cut a record evenly into windows of about a length."""
     edges = np.linspace(0, n_fragments, max(1, round(n_fragments / length)) + 1).round().astype(int).tolist()
-    windows = list(pairwise(edges))
-    if len(windows) > MOST_WINDOWS:
-        windows = [windows[i] for i in np.linspace(0, len(windows) - 1, MOST_WINDOWS).round().astype(int)]
-    return windows
+    return list(pairwise(edges))
 
 
 def measure_window(prepared: Record, rhythm: Rhythm, start_s: float, end_s: float) -> np.ndarray:
@@ -354,16 +379,25 @@ def anomaly_map(embedding: Embedding, surprise: np.ndarray, reference: Reference
     Returns
     -------
     ndarray of float32, shape (n_leads, n_fragments)
-        In spreads of normal fragments above their median; NaN where not recorded.
+        In spreads of normal fragments above their median; NaN where not recorded, or where surprise was not asked for.
     """
-    levels = np.full(surprise.shape, np.nan, dtype=np.float32)
+    levels = distance_levels(embedding, reference)
+    for row, lead in enumerate(embedding.leads):
+        median, spread = reference.of(lead)[0].fragment_levels[0]
+        levels[row] = (levels[row] + (surprise[row] - median) / spread) / 2
+    return levels
+
+
+def distance_levels(embedding: Embedding, reference: References) -> np.ndarray:
+    """Return the part of `anomaly_map` that the embeddings tell, float32 (n_leads, n_fragments)."""
+    levels = np.empty(embedding.per_fragment.shape[:2], dtype=np.float32)
     for row, lead in enumerate(embedding.leads):
         normal, column = reference.of(lead)
         distances = fragment_log_distances(
             embedding.per_fragment[row], normal.fragment_means[column], normal.fragment_whitening
         )
-        each = np.stack([surprise[row], distances])
-        levels[row] = ((each - normal.fragment_levels[:, :1]) / normal.fragment_levels[:, 1:]).mean(axis=0)
+        median, spread = normal.fragment_levels[1]
+        levels[row] = (distances - median) / spread
     return levels
 
 
@@ -376,7 +410,7 @@ def fragment_log_distances(fragments: np.ndarray, mean: np.ndarray, whitening: n
 def unusual_segments(
     levels: np.ndarray, embedding: Embedding, judged: set[str], reference: References
 ) -> tuple[Annotation, ...]:
-    """Return runs of fragments of the map above the reference's limit, lead by lead, the most unusual first."""
+    """Return runs of fragments of the map above the reference's limit, lead by lead."""
     found = []
     for row, lead in zip(levels, embedding.leads, strict=True):
         if lead not in judged:
@@ -387,5 +421,4 @@ def unusual_segments(
             found.append(
                 Annotation(start * embedding.fragment_s, end * embedding.fragment_s, "anomaly", "unusual", lead, score)
             )
-    found.sort(key=lambda a: -(a.score or 0.0))
-    return tuple(found[:MOST_SEGMENTS])
+    return tuple(found)

@@ -41,21 +41,51 @@ def find_labels(
     Returns
     -------
     tuple of Finding
+        As `labels_of` returns them.
+    """
+    logits = window_logits(model, tokens, rhythm, quality, embedding)
+    return labels_of(model, logits, quality, tokens.n_samples / tokens.grid.fs_hz)
+
+
+def window_logits(
+    model: Model, tokens: Tokens, rhythm: Rhythm, quality: Quality, embedding: Embedding | None = None
+) -> dict[str, np.ndarray]:
+    """Return what each record head makes of each window in which a usable lead is recorded: float32 (W, n_labels).
+
+    The parameters are those of `find_labels`.
+    """
+    seen = np.array([lead in used_leads(quality) for lead in tokens.leads])
+    visible = replace(tokens, valid=tokens.valid & seen[:, None])
+    heads = record_heads(model, len(tokens.leads))
+    if not visible.valid.any():
+        return {head.name: np.empty((0, len(head.labels)), dtype=np.float32) for head in heads}
+    known = embedding if seen.all() else None
+    return {head.name: _logits(model, head, visible, rhythm, known) for head in heads}
+
+
+def labels_of(model: Model, logits: dict[str, np.ndarray], quality: Quality, duration_s: float) -> tuple[Finding, ...]:
+    """Turn the logits of a recording's windows into findings.
+
+    Returns
+    -------
+    tuple of Finding
         Every label of every head (with one or two leads: those that so few can tell), ``present`` True or False; None,
         without a score, if nothing can be assessed. Where two heads have the same label the first one's answer stands
         (see `record_heads`).
     """
-    used = tuple(name for name in tokens.leads if quality.leads[name].score > 0) if quality.usable else ()
-    seen = np.array([name in used for name in tokens.leads])
-    visible = replace(tokens, valid=tokens.valid & seen[:, None])
-    known = embedding if seen.all() else None
+    n_leads, used = len(quality.leads), used_leads(quality)
     found: dict[str, Finding] = {}
-    for head in record_heads(model, len(tokens.leads)):
-        scores = label_scores(model, head, visible, rhythm, known) if visible.valid.any() else None
-        config = for_leads(head.config, len(tokens.leads))
-        for finding in _findings(head, config, scores, tokens.n_samples / tokens.grid.fs_hz, used):
+    for head in record_heads(model, n_leads):
+        config = for_leads(head.config, n_leads)
+        scores = calibrated(_mean(logits[head.name]), config) if used and len(logits[head.name]) else None
+        for finding in _findings(head, config, scores, duration_s, used):
             found.setdefault(finding.code, finding)
     return tuple(found.values())
+
+
+def used_leads(quality: Quality) -> tuple[str, ...]:
+    """Return the leads that are good enough to be looked at."""
+    return tuple(name for name, lead in quality.leads.items() if lead.score > 0) if quality.usable else ()
 
 
 def record_heads(model: Model, n_leads: int) -> list[Head]:
@@ -88,6 +118,16 @@ def label_scores(
     model: Model, head: Head, tokens: Tokens, rhythm: Rhythm, embedding: Embedding | None = None
 ) -> np.ndarray:
     """Return the calibrated probability of each label of a head, shape (n_labels,)."""
+    logits = _logits(model, head, tokens, rhythm, embedding)
+    return calibrated(_mean(logits), for_leads(head.config, len(tokens.leads)))
+
+
+def _mean(logits: np.ndarray) -> np.ndarray:
+    return np.asarray(logits.astype(np.float64).mean(axis=0))
+
+
+def _logits(model: Model, head: Head, tokens: Tokens, rhythm: Rhythm, embedding: Embedding | None) -> np.ndarray:
+    """Return what a head makes of each window in which anything is recorded, float32 (W, n_labels)."""
     windows = model.windows(tokens)
     n_windows, _, size = windows.valid.shape
     heard = windows.valid.any(axis=(1, 2))
@@ -105,8 +145,7 @@ def label_scores(
         lead_ids=windows.lead_ids,
         features=features,
     )
-    mean = logits[heard].astype(np.float64).mean(axis=0)
-    return calibrated(mean, for_leads(head.config, len(tokens.leads)))
+    return np.asarray(logits[heard], dtype=np.float32)
 
 
 def for_leads(config: dict[str, Any], n_leads: int) -> dict[str, Any]:

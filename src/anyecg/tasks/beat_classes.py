@@ -102,13 +102,18 @@ def classify_beats(prepared: Record, rhythm: Rhythm, model: Model) -> list[Annot
     at_s = rhythm.r_peaks_s
     if head is None or len(at_s) < FEWEST_BEATS:
         return []
-    p = class_probabilities(head, beat_inputs(prepared, at_s))
-    chosen = decide(p, head.config["decision"])
-    scores = p[np.arange(len(p)), chosen]
+    chosen, scores = classes_of(head, beat_inputs(prepared, at_s))
     return [
         Annotation(time_s, time_s, "beat", CLASSES[k], score=score)
         for time_s, k, score in zip(at_s.tolist(), chosen.tolist(), scores.tolist(), strict=True)
     ]
+
+
+def classes_of(head: Head, inputs: "BeatInputs") -> tuple[np.ndarray, np.ndarray]:
+    """Return the class of each beat, its number in `CLASSES`, uint8 (n,), and its probability, float32 (n,)."""
+    p = class_probabilities(head, inputs)
+    chosen = decide(p, head.config["decision"])
+    return chosen.astype(np.uint8), p[np.arange(len(p)), chosen].astype(np.float32)
 
 
 def class_probabilities(head: Head, inputs: "BeatInputs") -> np.ndarray:
@@ -179,7 +184,7 @@ N_RR_FEATURES = len(RR_NEAR) + 18
 # -- waves -------------------------------------------------------------------------------------------------
 
 
-def beat_inputs(prepared: Record, r_peaks_s: np.ndarray) -> BeatInputs:
+def beat_inputs(prepared: Record, r_peaks_s: np.ndarray, rr: np.ndarray | None = None) -> BeatInputs:
     """Describe every beat of a record as the head wants it.
 
     Parameters
@@ -187,12 +192,14 @@ def beat_inputs(prepared: Record, r_peaks_s: np.ndarray) -> BeatInputs:
     prepared : Record
         At the model's rate and band; any leads.
     r_peaks_s : ndarray of float64, shape (n,)
+    rr : ndarray of float32, shape (n, R), optional
+        Their `rr_features`, where these are beats of a longer recording.
 
     Notes
     -----
     Memory is that of `SEGMENT_BEATS` beats, besides the result (half a kB a beat).
     """
-    rr = rr_features(r_peaks_s)
+    rr = rr_features(r_peaks_s) if rr is None else rr
     if len(rr) == 0:
         return BeatInputs(rr, np.zeros((0, N_LEADS * N_SHAPE_FEATURES), dtype=np.float32))
     n_segments = -(-len(rr) // SEGMENT_BEATS)  # of equal length: a short last one would know little

@@ -5,6 +5,8 @@ seconds and two weeks; a ten-second recording has one short hour. Time without u
 a slow heart, not as a pause, not in the denominator of a burden. Everything is linear in beats, fragments and episodes.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from anyecg.overview import EpisodeCount, Hour, Overview, RRStatistics, Strip
@@ -12,6 +14,7 @@ from anyecg.quality import assess
 from anyecg.record import Annotation, Record, runs_of
 from anyecg.result import Quality
 from anyecg.tasks.episodes import RATE_BEATS, covered_until, intact_intervals, merged, seconds_of
+from anyecg.tasks.hrv import SEGMENT_S, hrv, normal_intervals
 from anyecg.tasks.rhythm import RR_PLAUSIBLE_S
 
 HOUR_S, MINUTE_S = 3600.0, 60.0
@@ -19,9 +22,6 @@ WINDOW_S = 10.0
 PIECE_S = 60.0
 LEAST_INTERVALS = 3
 """RR intervals that a rate needs."""
-
-SEGMENT_S = 300.0
-"""SDANN is the spread of the means of five-minute stretches (Task Force 1996, doi:10.1161/01.CIR.93.5.1043)."""
 
 SURPRISING_SHARE = 0.2
 """A window stands out if so many of its fragments are above the limit that 1 % of normal fragments reach."""
@@ -32,7 +32,7 @@ STRIP_MARGIN_S = 3.0
 TURN = 3
 """Strips are dealt in turns: the three worst of each kind in the order of `FIRST_LOOK`, then the next three."""
 
-FIRST_LOOK = ("VT", "PAUSE", "AFIB", "SVTA", "IVR", "anomaly", "VCOUPLET", "BRADY", "TACHY", "B", "T", "AB")
+FIRST_LOOK = ("VF", "VT", "PAUSE", "AFIB", "SVTA", "IVR", "anomaly", "VCOUPLET", "BRADY", "TACHY", "B", "T", "AB")
 """What is worth a look first; the order is ours. Of a kind, the longest, or the most surprising, comes first."""
 
 
@@ -46,6 +46,9 @@ def summarize(
     anomalies: tuple[Annotation, ...] = (),
     surprise_bits: np.ndarray | None = None,
     most_strips: int = MOST_STRIPS,
+    leads: tuple[str, ...] = (),
+    st_mv: np.ndarray | None = None,
+    quality: np.ndarray | None = None,
 ) -> Overview:
     """Sum up a recording.
 
@@ -65,6 +68,12 @@ def summarize(
     surprise_bits : ndarray, shape (n_windows,), optional
         As `window_surprise` returns it.
     most_strips : int
+    leads : tuple of str
+        The rows of ``st_mv`` and ``quality``.
+    st_mv : ndarray, shape (n_leads, n_minutes), optional
+        As `anyecg.tasks.st.st_levels` returns it, a minute a column.
+    quality : ndarray, shape (n_leads, n_minutes), optional
+        0 to 1.
 
     Returns
     -------
@@ -73,9 +82,10 @@ def summarize(
     Raises
     ------
     ValueError
-        Not one class a beat.
+        Not one class a beat, or not one row a lead.
     """
     beats_s = np.asarray(r_peaks_s, dtype=np.float64)
+    by_minute = {"st_mv": _by_minute(st_mv, leads), "quality": _by_minute(quality, leads)}
     if classes is not None and len(classes) != len(beats_s):
         raise ValueError(f"{len(classes)} classes for {len(beats_s)} beats; give each beat one")
     letters = None if classes is None else np.asarray(classes).astype("U1")
@@ -88,7 +98,9 @@ def summarize(
         duration_s=float(duration_s),
         usable_s=usable_s,
         n_beats=len(beats_s),
-        hours=_hours(beats_s, letters, float(duration_s), unusable, fibrillation, episodes),
+        hours=_with_levels(
+            _hours(beats_s, letters, float(duration_s), unusable, fibrillation, episodes), leads, **by_minute
+        ),
         hr_trend_bpm=_rates(rr_s, ends_s, _edges(duration_s, MINUTE_S))[0],
         af_burden_percent=100 * af_s / usable_s if usable_s > 0 else None,
         v_percent=_percent(letters, "V"),
@@ -98,6 +110,9 @@ def summarize(
         rr=_rr_statistics(beats_s, letters, unusable),
         surprise_bits=np.empty(0, dtype=np.float32) if surprise_bits is None else surprise_bits,
         strips=worth_a_look((*episodes, *anomalies), float(duration_s), most_strips),
+        hrv=hrv(beats_s, letters, unusable),
+        leads=leads,
+        **by_minute,
     )
 
 
@@ -274,6 +289,34 @@ def _hours(
     )
 
 
+def _by_minute(values: np.ndarray | None, leads: tuple[str, ...]) -> np.ndarray:
+    """Return values (n_leads, n_minutes) as float32; without any, no row."""
+    if values is None:
+        return np.empty((0, 0), dtype=np.float32)
+    if np.ndim(values) != 2 or len(values) != len(leads):
+        raise ValueError(f"values of shape {np.shape(values)} for {len(leads)} leads; give each lead a row of minutes")
+    return np.asarray(values, dtype=np.float32)
+
+
+def _with_levels(
+    hours: tuple[Hour, ...], leads: tuple[str, ...], st_mv: np.ndarray, quality: np.ndarray
+) -> tuple[Hour, ...]:
+    """Return the hours with the means of their minutes."""
+    size = round(HOUR_S / MINUTE_S)
+    found = []
+    for k, hour in enumerate(hours):
+        own = slice(k * size, (k + 1) * size)
+        levels = {lead: _mean(row) for lead, row in zip(leads, st_mv[:, own], strict=False)}
+        found.append(replace(hour, quality_mean=_mean(quality[:, own]), st_mean_mv=levels))
+    return tuple(found)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    """Return the mean of what is known; None where nothing is."""
+    known = values[np.isfinite(values)]
+    return float(known.mean(dtype=np.float64)) if len(known) else None
+
+
 def _covered_outside(stretches: np.ndarray, unusable: np.ndarray, at_s: np.ndarray) -> np.ndarray:
     """Return how many usable seconds of the stretches lie before each time."""
     return covered_until(np.concatenate([stretches, unusable]), at_s) - covered_until(unusable, at_s)
@@ -282,9 +325,7 @@ def _covered_outside(stretches: np.ndarray, unusable: np.ndarray, at_s: np.ndarr
 def _rr_statistics(beats_s: np.ndarray, letters: np.ndarray | None, unusable: np.ndarray) -> RRStatistics:
     rr_s = np.diff(beats_s)
     intact = intact_intervals(beats_s, unusable)
-    normal = intact & (rr_s >= RR_PLAUSIBLE_S[0]) & (rr_s <= RR_PLAUSIBLE_S[1])
-    if letters is not None:
-        normal &= (letters[:-1] == "N") & (letters[1:] == "N")
+    normal = normal_intervals(beats_s, letters, unusable)
     longest_ms = 1000 * float(rr_s[intact].max()) if intact.any() else None
     if normal.sum() < LEAST_INTERVALS:
         return RRStatistics(int(normal.sum()), longest_ms=longest_ms)

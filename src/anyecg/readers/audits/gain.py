@@ -5,6 +5,7 @@ from math import log
 import numpy as np
 
 from anyecg.readers.audits.levels import Levels
+from anyecg.readers.audits.ranks import median, quantiles
 from anyecg.record import Record
 
 LARGEST_MV = 1000**0.5
@@ -77,10 +78,10 @@ def _span_and_peakedness(row: np.ndarray, fs: float) -> tuple[float, float] | No
         recorded = np.isfinite(seconds).all(axis=1)
         if recorded.any():
             seconds = seconds[recorded]
-            row = (seconds - np.median(seconds, axis=1, keepdims=True)).ravel()
+            row = (seconds - median(seconds)[:, None]).ravel()
     row = row[: 2 * MOST_SECONDS * n_second]  # where no second is whole
     row = row[np.isfinite(row)]
     if len(row) == 0:
         return None
-    low, lower, upper, high = np.percentile(row, [0.5, 25, 75, 99.5])
-    return float(high - low), float((high - low) / max(upper - lower, 1e-9))
+    low, lower, upper, high = quantiles(row, (0.005, 0.25, 0.75, 0.995)).tolist()
+    return high - low, (high - low) / max(upper - lower, 1e-9)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from anyecg.readers.audits.ranks import median, quantiles
+
 SAMPLE_HZ = 250.0
 """The signal is thinned to about this rate; the slopes of a QRS complex survive."""
 
@@ -54,7 +56,7 @@ def find_heartbeats(piece: np.ndarray, fs: float) -> Heartbeats | None:
     slopes = np.abs(piece[:, step:] - piece[:, :-step])
     if slopes.shape[1] < 2 * fs_thin:
         return None
-    scales = np.percentile(slopes[:, ::2], 99, axis=1, keepdims=True)
+    scales = quantiles(slopes[:, ::2], (0.99,)).astype(slopes.dtype)
     moving = scales[:, 0] > 0
     if not moving.any():
         return None
@@ -63,13 +65,13 @@ def find_heartbeats(piece: np.ndarray, fs: float) -> Heartbeats | None:
     envelope = np.convolve(slopes.mean(axis=0), np.full(window, 1 / window), mode="same")
     n_two = round(2 * fs_thin)
     tops = envelope[: len(envelope) // n_two * n_two].reshape(-1, n_two).max(axis=1)
-    peaks = _peaks(envelope, 0.5 * float(np.median(tops)), round(REFRACTORY_S * fs_thin))
+    peaks = _peaks(envelope, 0.5 * float(median(tops)), round(REFRACTORY_S * fs_thin))
     if len(peaks) < 4:
         return None
     width_s = _width_s((slopes**2).mean(axis=0), peaks, fs_thin)
     if width_s is None:
         return None
-    rate_bpm = 60 * fs_thin / float(np.median(np.diff(peaks)))
+    rate_bpm = 60 * fs_thin / float(median(np.diff(peaks)))
     return Heartbeats((peaks + step // 2) * thin, rate_bpm, width_s)
 
 
@@ -88,12 +90,14 @@ def _peaks(envelope: np.ndarray, threshold: float, n_apart: int) -> np.ndarray:
 
 
 def _width_s(energy: np.ndarray, peaks: np.ndarray, fs: float) -> float | None:
-    reach = min(round(WIDTH_REACH_S * fs), int(0.4 * float(np.median(np.diff(peaks)))))
+    reach = min(round(WIDTH_REACH_S * fs), int(0.4 * float(median(np.diff(peaks)))))
     inside = peaks[(peaks > reach) & (peaks < len(energy) - reach)]
     if len(inside) < 2:
         return None
-    beat = np.median(energy[inside[:, None] + np.arange(-reach, reach)], axis=0)
-    total = np.cumsum(np.maximum(beat - np.percentile(beat, 20), 0))
+    beat = median(energy[inside[:, None] + np.arange(-reach, reach)], axis=0)
+    if len(beat) == 0:
+        return None
+    total = np.cumsum(np.maximum(beat - quantiles(beat, (0.2,))[0], 0))
     if total[-1] <= 0:
         return None
     # Between samples: at 100 Hz a width of one sample more or less would be a third of it.

@@ -9,6 +9,7 @@ from anyecg.leads import LIMB_LEADS
 from anyecg.readers.audits.heartbeats import find_heartbeats
 from anyecg.readers.audits.levels import Levels
 from anyecg.readers.audits.pieces import most_recorded, pieces_of
+from anyecg.readers.audits.ranks import median
 from anyecg.record import Record
 
 EQUATIONS = {
@@ -83,7 +84,8 @@ def _coefficients(equation: str, names: list[str]) -> list[float]:
 
 def _products(slopes: np.ndarray) -> np.ndarray:
     """Return the sums of products of every two leads, shape (n_leads, n_leads)."""
-    return (slopes @ slopes.T).astype(np.float64)
+    # With itself an array is multiplied by a routine that is several times slower for a few long rows.
+    return (slopes @ slopes.copy().T).astype(np.float64)
 
 
 def _residuals(matrices: np.ndarray, products: np.ndarray) -> list[float]:
@@ -91,7 +93,7 @@ def _residuals(matrices: np.ndarray, products: np.ndarray) -> list[float]:
 
     A matrix is (n_equations, n_leads). What may have happened to the leads keeps their own size, the trace.
     """
-    left = np.einsum("kei,ij,kej->k", matrices, products, matrices, optimize=["einsum_path", (0, 1), (0, 1)])
+    left = ((matrices @ products) * matrices).sum(axis=(1, 2))
     return [float(value) for value in np.sqrt(np.maximum(left, 0.0) / np.trace(products))]
 
 
@@ -121,8 +123,7 @@ def inverted_lead_one(record: Record) -> list[str]:
     """
     if not {"I", "V5", "V6"} <= set(record.leads):
         return []
-    rows = [record.leads.index(name) for name in ("I", "V5", "V6")]
-    piece = most_recorded(record)[rows]
+    piece = most_recorded(record, [record.leads.index(name) for name in ("I", "V5", "V6")])
     if not _slopes_opposed(piece, record.fs):
         return []
     piece = piece.astype(np.float64)
@@ -133,21 +134,22 @@ def inverted_lead_one(record: Record) -> list[str]:
     at = beats.samples[(beats.samples > before) & (beats.samples < piece.shape[1] - after)]
     if len(at) < 3:
         return []
-    beat = np.median(piece[:, at[:, None] + np.arange(-before, after)], axis=1)  # (3, n)
+    beat = median(piece[:, at[:, None] + np.arange(-before, after)], axis=1)  # (3, n)
     time_s = np.arange(-before, after) / record.fs
-    beat -= np.median(beat[:, (time_s > -0.10) & (time_s < -0.05)], axis=1, keepdims=True)  # the PR segment
+    beat -= median(beat[:, (time_s > -0.10) & (time_s < -0.05)])[:, None]  # the PR segment
     one, five, six = beat
     qrs, wave_p, wave_t = (
         (time_s > low) & (time_s < high) for low, high in ((-0.06, 0.06), (-0.22, -0.10), (0.12, 0.36))
     )
-    opposed = all(np.corrcoef(one, other)[0, 1] < INVERTED_OPPOSED for other in (five, six) if np.ptp(other) > 0)
     height = float(np.ptp(one[qrs]))
     down = (
         one[qrs].max() + one[qrs].min() < 0
         and one[wave_t].mean() < -0.02 * height
         and one[wave_p].mean() < -0.005 * height
     )
-    if opposed and down and six[qrs].max() > 0.5 * height:
+    if not down or six[qrs].max() <= 0.5 * height:
+        return []
+    if all(np.corrcoef(one, other)[0, 1] < INVERTED_OPPOSED for other in (five, six) if np.ptp(other) > 0):
         return [
             "lead I is possibly inverted (P, QRS and T point down, against V5 and V6): arm electrodes interchanged?"
         ]
@@ -157,17 +159,22 @@ def inverted_lead_one(record: Record) -> list[str]:
 def _slopes_opposed(piece: np.ndarray, fs: float) -> bool:
     """Return whether the first lead's slopes go against another's; if not, its beats do not either."""
     step = max(1, round(SLOPE_S * fs))
-    products = _products(piece[:, step:] - piece[:, :-step])
-    return bool(products[0, 1:].min(initial=np.inf) < 0)
+    slopes = piece[:, step:] - piece[:, :-step]
+    return bool((slopes[1:] @ slopes[0]).min(initial=np.inf) < 0)
 
 
 def identical_leads(record: Record, levels: Levels) -> list[str]:
     """Return a warning for leads that are the same, sample for sample, and not flat."""
-    seen: dict[bytes, list[int]] = {}
+    seen: dict[tuple[float, float], list[int]] = {}
     same: list[str] = []
-    for row in np.flatnonzero(levels.low < levels.high).tolist():
+    for row, (low, high) in enumerate(zip(levels.low.tolist(), levels.high.tolist(), strict=True)):
+        if not low < high:
+            continue
         # Few leads share both extremes; those are compared, a day-long one in its first part.
-        alike = seen.setdefault(levels.low[row].tobytes() + levels.high[row].tobytes(), [])
+        alike = seen.setdefault((low, high), [])
+        if not alike:
+            alike.append(row)
+            continue
         part = record.signal[row, :MOST_COMPARED]
         twin = next((r for r in alike if np.array_equal(part, record.signal[r, :MOST_COMPARED], equal_nan=True)), None)
         if twin is None:

@@ -16,6 +16,9 @@ behind, since it is sampled on its way."""
 MARK_SAMPLES = 3
 """An isolated value must occur this often to be a mark, unless it is one of `MARKS`: a pacing spike is one or two."""
 
+FIRST = 512
+"""So many of the ten values a second settle nearly every lead: a minute."""
+
 CLOSER = 16
 """Every so many samples are looked at where ten a second leave a mark possible."""
 
@@ -79,19 +82,26 @@ def _rows_that_may_have_marks(record: Record, levels: Levels) -> list[int]:
     `ISOLATED`; and a second at an extreme leaves nine or ten values there.
     """
     low, high, thin = levels.low[:, None], levels.high[:, None], levels.thin
-    at_extreme = (thin == low) | (thin == high)
-    inner_low = np.fmin.reduce(np.where(at_extreme, np.float32(np.nan), thin), axis=1)
-    inner_high = np.fmax.reduce(np.where(at_extreme, np.float32(np.nan), thin), axis=1)
-    isolated = ~((inner_high - inner_low) * (1 + ISOLATED) >= (high - low)[:, 0])
-    standing = at_extreme.sum(axis=1) >= max(1.0, STANDSTILL_S * record.fs / levels.stride - 1)
-    rows = np.flatnonzero((isolated | standing) & (low < high)[:, 0]).tolist()
+    moves = levels.low < levels.high
+    at_extreme, n_still = (thin == low) | (thin == high), max(1.0, STANDSTILL_S * record.fs / levels.stride - 1)
+    standing = np.zeros_like(moves)
+    if np.count_nonzero(at_extreme) >= n_still:  # of all leads together: fast
+        standing = (at_extreme.sum(axis=1) >= n_still) & moves
+    first = thin[:, :FIRST]
+    inner = np.where((first > low) & (first < high), first, np.float32(np.nan))
+    span = np.fmax.reduce(inner, axis=1) - np.fmin.reduce(inner, axis=1)
+    open_ = ~(span * (1 + ISOLATED) >= levels.high - levels.low) & moves
     return [
-        row for row in rows if standing[row] or _may_be_isolated(record.signal[row, ::CLOSER], *low[row], *high[row])
+        row
+        for row in np.flatnonzero(standing | open_).tolist()
+        # Ten a second may miss every QRS complex.
+        if standing[row]
+        or all(_may_be_isolated(part, *low[row], *high[row]) for part in (thin[row], record.signal[row, ::CLOSER]))
     ]
 
 
 def _may_be_isolated(thin: np.ndarray, low: np.float32, high: np.float32) -> bool:
-    """Ask more of a lead's samples: ten a second may miss every QRS complex."""
+    """Return whether some of a lead's samples leave it possible that an extreme is `ISOLATED`."""
     inner = thin[(thin > low) & (thin < high)]
     return not len(inner) or not (inner.max() - inner.min()) * (1 + ISOLATED) >= high - low
 
@@ -184,30 +194,24 @@ def _still_s(row: np.ndarray, thin: np.ndarray, stride: int, fs: float) -> float
 def clipped_leads(record: Record, levels: Levels) -> list[str]:
     """Return a warning for leads whose peaks are cut off at the converter's limit."""
     pieces = pieces_of(record)
-    clipped = [
-        name
-        for row, name in enumerate(record.leads)
-        if _is_clipped([piece[row] for piece in pieces], levels.low[row], levels.high[row], record.fs)
-    ]
-    return [f"peaks are cut off at the converter's limit: {', '.join(clipped)}"] if clipped else []
-
-
-def _is_clipped(pieces: list[np.ndarray], low: np.float32, high: np.float32, fs: float) -> bool:
-    n_run = max(CLIPPED_SAMPLES, round(CLIPPED_RUN_S * fs))
-    for value in (low, high):
-        masks = [piece == value for piece in pieces]
+    n_run = max(CLIPPED_SAMPLES, round(CLIPPED_RUN_S * record.fs))
+    span = levels.high.astype(np.float64) - levels.low
+    clipped: set[int] = set()
+    for value in (levels.low, levels.high):
+        masks = [piece == value[:, None] for piece in pieces]
         # Most extremes are one sample: counting them is faster than looking for runs.
-        if not low < high or sum(map(np.count_nonzero, masks)) < CLIPPED_RUNS * n_run:
-            continue
-        n_runs = sum(
-            _arrives(piece, (start, stop), float(high) - float(low), fs)
-            for piece, at in zip(pieces, masks, strict=True)
-            for start, stop in runs_of(at)
-            if stop - start >= n_run
-        )
-        if n_runs >= CLIPPED_RUNS:
-            return True
-    return False
+        n_at = np.sum([[np.count_nonzero(row) for row in mask] for mask in masks], axis=0)
+        for row in np.flatnonzero((n_at >= CLIPPED_RUNS * n_run) & (levels.low < levels.high)).tolist():
+            n_runs = sum(
+                _arrives(piece[row], (start, stop), span[row], record.fs)
+                for piece, mask in zip(pieces, masks, strict=True)
+                for start, stop in runs_of(mask[row])
+                if stop - start >= n_run
+            )
+            if n_runs >= CLIPPED_RUNS:
+                clipped.add(row)
+    names = [name for row, name in enumerate(record.leads) if row in clipped]
+    return [f"peaks are cut off at the converter's limit: {', '.join(names)}"] if names else []
 
 
 def _arrives(piece: np.ndarray, run: tuple[int, int], span: float, fs: float) -> bool:

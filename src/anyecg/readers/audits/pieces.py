@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from anyecg.readers.audits.ranks import median
 from anyecg.record import Record
 
 PIECE_S = 20.0
@@ -29,25 +30,27 @@ def pieces_of(record: Record) -> list[np.ndarray]:
     return [record.signal[:, start : start + n_piece] for start in starts]
 
 
-def most_recorded(record: Record) -> np.ndarray:
-    """Return the piece with the fewest gaps; gaps are filled with the lead's median, so that they make no edge.
+def most_recorded(record: Record, rows: list[int]) -> np.ndarray:
+    """Return some leads of the piece with the fewest gaps in all leads.
+
+    Gaps are filled with the lead's median, so that they make no edge.
 
     Returns
     -------
-    ndarray of float32, shape (n_leads, n_piece)
+    ndarray of float32, shape (n_rows, n_piece)
         mV; leads without a sample in it are 0.
     """
     pieces = pieces_of(record)
     if np.isfinite(pieces[0].min()) and np.isfinite(pieces[0].max()):  # NaN if one sample is: fast
-        return pieces[0]
-    piece = max(pieces, key=lambda part: int(np.isfinite(part).sum()))
+        return pieces[0][rows]
+    piece = max(pieces, key=lambda part: np.count_nonzero(np.isfinite(part)))[rows]
     recorded = np.isfinite(piece)
     if recorded.all():
         return piece
     filled = np.where(recorded, piece, np.float32(0))
     for row, known in zip(filled, recorded, strict=True):
         if known.any():
-            row[~known] = np.median(row[known])
+            row[~known] = median(row[known])
     return filled
 
 

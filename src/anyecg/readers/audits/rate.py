@@ -47,7 +47,7 @@ def wrong_rate(record: Record) -> list[str]:
     A line at 25 Hz may be the mains at 50 Hz in a record of 1000 Hz that claims 500 Hz. Alone it proves nothing; it
     counts if heart rate and QRS width are odd as declared and usual at the rate that the line says.
     """
-    piece = most_recorded(record)[telling_leads(record.leads)]
+    piece = most_recorded(record, telling_leads(record.leads))
     beats = find_heartbeats(piece, record.fs)
     if beats is None:
         return []

@@ -9,24 +9,18 @@ from typing import Any
 import numpy as np
 
 from anyecg.errors import ReadError
-from anyecg.leads import KNOWN_LEADS, standard_name
 from anyecg.readers.audit import rows_with_names
-from anyecg.readers.channels import says_ecg, says_other, to_one_rate
+from anyecg.readers.channels import to_one_rate
+from anyecg.readers.dicom.channels import SCP_LEADS as SCP_LEADS
+from anyecg.readers.dicom.channels import counts_of, leads_of
 from anyecg.readers.dicom.notes import annotations_of
 from anyecg.readers.notes import with_notes
 from anyecg.readers.patient import age_at, age_from_text, sex_from_text
 from anyecg.readers.slices import check_size, sample_range
-from anyecg.readers.units import mv_per, rate_of, unit_of
-from anyecg.record import Record, runs_of
+from anyecg.readers.units import rate_of
+from anyecg.record import Record
 
 NAME = "dicom"
-
-SCP_LEADS = {
-    **{1: "I", 2: "II", 3: "V1", 4: "V2", 5: "V3", 6: "V4", 7: "V5", 8: "V6", 9: "V7", 11: "V3R", 12: "V4R"},
-    **{13: "V5R", 14: "V6R", 16: "X", 17: "Y", 18: "Z", 19: "CC5", 20: "CM5", 61: "III", 62: "aVR", 63: "aVL"},
-    **{64: "aVF", 66: "V8", 67: "V9"},
-}
-"""Lead numbers shared by SCP-ECG ("5.6.3-9-N") and ISO 11073 ("2:N"): PS3.16 CID 3001."""
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 MAX_INFLATED_BYTES = 20_000_000
@@ -34,12 +28,6 @@ MAX_INFLATED_BYTES = 20_000_000
 
 LONGEST_OFFSET_S = 3600.0
 """Groups of one ECG are recorded within seconds; a damaged offset would ask for any amount of memory."""
-
-PADDING_SHORTEST_S = 0.2
-"""No lead stays at one count this long while it records."""
-
-_DTYPES = {"SB": "i1", "UB": "u1", "SS": "i2", "US": "u2", "SL": "i4", "UL": "u4"}
-"""Waveform Sample Interpretation (003A,...5400,1006) to numpy."""
 
 
 def sniff(head: bytes, path: Path) -> bool:
@@ -74,11 +62,9 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     rate = rate_of(where, max(float(group.SamplingFrequency) for group in groups), fs)
     little_endian = dataset.original_encoding[1] is not False
     if len(groups) == 1:
-        stored, padded = _samples(where, groups[0], little_endian)
-        first, last = sample_range(where, stored.shape[1], rate, start_s, end_s, warnings)
-        cut = np.array(stored[:, first:last], dtype=np.float64)
-        cut[padded[:, first:last]] = np.nan
-        signal, names, gain_known = _leads(where, groups[0], cut, unit, warnings)
+        counts, n_samples = counts_of(where, groups[0], little_endian, warnings)
+        first, last = sample_range(where, n_samples, rate, start_s, end_s, warnings)
+        signal, names, gain_known = leads_of(where, groups[0], counts(first, last), unit, warnings)
     else:
         whole, names, gain_known = _together(where, groups, little_endian, unit, warnings)
         first, last = sample_range(where, whole.shape[1], rate, start_s, end_s, warnings)
@@ -175,10 +161,8 @@ def _together(
     n_bytes = sum(len(group.WaveformData) for group in groups)
     offsets_s = [float(group.get("MultiplexGroupTimeOffset") or 0.0) / 1000 for group in groups]
     for group, offset_s in zip(groups, offsets_s, strict=True):
-        stored, padded = _samples(where, group, little_endian)
-        counts = np.array(stored, dtype=np.float64)
-        counts[padded] = np.nan
-        found, found_names, found_known = _leads(where, group, counts, unit, warnings)
+        counts, n_own = counts_of(where, group, little_endian, warnings)
+        found, found_names, found_known = leads_of(where, group, counts(0, n_own), unit, warnings)
         known &= found_known
         rate = rate_of(where, float(group.SamplingFrequency), None)
         n_before = round((offset_s - min(offsets_s)) * rate)
@@ -204,109 +188,6 @@ def _together(
     n_samples = max(round(len(row) * max(rates) / rate) for row, rate in zip(rows, rates, strict=True))
     check_size(where, len(rows) * n_samples, n_bytes)
     return to_one_rate(rows, rates, n_samples), names, known
-
-
-def _samples(where: str, group: Any, little_endian: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return a group's stored integers, shape (n_channels, n_samples), and which of them are padding."""
-    n_channels, n_samples = int(group.NumberOfWaveformChannels), int(group.NumberOfWaveformSamples)
-    kind = str(group.WaveformSampleInterpretation)
-    if kind not in _DTYPES:  # mu-law and A-law (MB, AB) are for voices, not for ECGs: A.34.3 to A.34.5
-        raise ReadError(f"{where}: samples coded as {kind}, expected one of {', '.join(_DTYPES)}. Convert the file.")
-    dtype = np.dtype(_DTYPES[kind]).newbyteorder("<" if little_endian else ">")
-    data = bytes(group.WaveformData)
-    if n_channels <= 0 or n_samples <= 0 or len(data) < n_channels * n_samples * dtype.itemsize:
-        raise ReadError(
-            f"{where}: {len(data)} bytes of waveform, expected {n_channels} channels of {n_samples} samples. "
-            "The file is cut short; copy it again."
-        )
-    stored = np.frombuffer(data, dtype=dtype, count=n_channels * n_samples).reshape(n_samples, n_channels).T
-    padding = group.get("WaveformPaddingValue")
-    if padding is None:
-        return stored, np.zeros(stored.shape, dtype=bool)
-    if isinstance(padding, bytes):
-        padding = np.frombuffer(padding[: dtype.itemsize], dtype=dtype)[0]
-    return stored, _padding(stored, int(padding), round(PADDING_SHORTEST_S * float(group.SamplingFrequency)))
-
-
-def _padding(stored: np.ndarray, padding: int, n_shortest: int) -> np.ndarray:
-    """Return where each row holds padding.
-
-    Some devices declare 0 as padding, which every lead crosses many times (the C# ECG Toolkit's example does): a value
-    amid the others is padding only where it is held for a while.
-    """
-    padded = stored == padding
-    for row, mask in zip(stored, padded, strict=True):
-        others = row[~mask]
-        if len(others) and others.min() < padding < others.max():
-            for begin, end in runs_of(mask):
-                if end - begin < n_shortest:
-                    mask[begin:end] = False
-    return padded
-
-
-def _leads(
-    where: str, group: Any, counts: np.ndarray, unit: str | None, warnings: list[str]
-) -> tuple[np.ndarray, list[str], bool]:
-    """Return mV, raw lead names, and whether the gain is known, of a group's ECG channels."""
-    definitions = list(group.ChannelDefinitionSequence)
-    if len(definitions) != len(counts):
-        raise ReadError(
-            f"{where}: {len(definitions)} channel definitions, expected {len(counts)}. The file is damaged."
-        )
-    rows, names, skipped, uncalibrated, skewed = [], [], [], [], []
-    for index, (channel, row) in enumerate(zip(definitions, counts, strict=True)):
-        name = _lead_name(channel) or f"lead{index + 1}"
-        stated = _unit(channel)
-        if says_other(name) or (stated is not None and mv_per(stated) is None and not says_ecg(name)):
-            skipped.append(name)
-            continue
-        sensitivity = channel.get("ChannelSensitivity")
-        if sensitivity is None or stated is None or mv_per(stated) is None:
-            if unit is None:
-                uncalibrated.append(name)
-            rows.append(row * (1e-3 if unit is None else unit_of(where, None, unit)))
-        else:
-            factor = unit_of(where, stated, unit)
-            correction = float(channel.get("ChannelSensitivityCorrectionFactor") or 1.0)
-            offset = float(channel.get("ChannelBaseline") or 0.0)  # in the sensitivity's units: C.10.9.1.4.2
-            rows.append((row * float(sensitivity) * correction + offset) * factor)
-        if abs(float(channel.get("ChannelSampleSkew") or 0.0)) >= 1:
-            skewed.append(name)
-        names.append(name)
-    if skipped:
-        warnings.append(f"skipped, not an ECG: {', '.join(skipped)}")
-    if uncalibrated:
-        warnings.append(f"no sensitivity in the file, so 1 uV per unit is assumed: {', '.join(uncalibrated)}")
-    if skewed:
-        warnings.append(f"a skew of a sample or more against the other leads was not corrected: {', '.join(skewed)}")
-    if not rows:
-        raise ReadError(f"{where}: no ECG among {', '.join(skipped)}, expected at least one lead. Choose another file.")
-    return np.asarray(rows, dtype=np.float32), names, not uncalibrated
-
-
-def _unit(channel: Any) -> str | None:
-    """Return the unit of a channel's sensitivity (UCUM code value), or None if there is none."""
-    sequence = channel.get("ChannelSensitivityUnitsSequence")
-    return str(sequence[0].CodeValue) if sequence and sequence[0].get("CodeValue") else None
-
-
-def _lead_name(channel: Any) -> str:
-    """Return a channel's lead: by its source's code, else by that code's meaning, else by its label."""
-    source = channel.get("ChannelSourceSequence")
-    texts = []
-    if source:
-        code = re.fullmatch(r"(?:5\.6\.3-9-|2:)(\d+)", str(source[0].get("CodeValue") or "").strip())
-        if code and int(code[1]) in SCP_LEADS:
-            return SCP_LEADS[int(code[1])]
-        texts.append(str(source[0].get("CodeMeaning") or ""))
-        if str(source[0].get("CodeValue") or "").startswith("MDC_"):
-            texts.append(str(source[0].CodeValue))
-    texts.append(str(channel.get("ChannelLabel") or ""))
-    for text in texts:  # "Lead I (Einthoven)", "MDC_ECG_LEAD_V1"
-        name = standard_name(re.sub(r"\(.*?\)", "", text))
-        if name in KNOWN_LEADS:
-            return name
-    return next((text.strip() for text in texts if text.strip()), "")
 
 
 def _datetime(text: str) -> datetime | None:

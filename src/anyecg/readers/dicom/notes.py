@@ -1,11 +1,9 @@
 """What a DICOM ECG says about its waveform: statements, and the beginnings and ends of waves (PS3.3 C.10.10)."""
 
-import re
 from typing import Any
 
-import numpy as np
-
 from anyecg.leads import standard_name
+from anyecg.readers.dicom.values import integers, text
 from anyecg.readers.edf.notes import between
 from anyecg.readers.notes import SIGNATURE
 from anyecg.record import Annotation
@@ -20,9 +18,12 @@ _FIDUCIALS = {
 """SCP-ECG codes of points in time (PS3.16 CID 3335), and ours."""
 
 
-CHANNELS, POSITIONS, GROUP, TEXT = 0x0040A0B0, 0x0040A132, 0x0040A180, 0x00700006
+CHANNELS, POSITIONS, GROUP, CONCEPT = 0x0040A0B0, 0x0040A132, 0x0040A180, 0x0040A043
 """Tags of Referenced Waveform Channels (US), Referenced Sample Positions (UL), Annotation Group Number (US) and
-Unformatted Text Value (ST)."""
+Concept Name Code Sequence."""
+
+TEXT, CODE_VALUE, SCHEME = 0x00700006, 0x00080100, 0x00080102
+"""Unformatted Text Value (ST); Code Value and Coding Scheme Designator of a concept."""
 
 
 def annotations_of(dataset: Any, group: Any, leads: list[str], start_s: float, end_s: float) -> tuple[Annotation, ...]:
@@ -46,25 +47,25 @@ def annotations_of(dataset: Any, group: Any, leads: list[str], start_s: float, e
     rate = float(group.SamplingFrequency)
     derived = [g for g in groups if str(g.get("WaveformOriginality") or "") == "DERIVED"]
     n_median = max((int(g.NumberOfWaveformSamples) for g in derived), default=0)
-    said = [a for a in dataset.get("WaveformAnnotationSequence") or [] if len(a)]
-    texts = [(_text(a), a) for a in said if TEXT in a]
-    ours = any(text.startswith(SIGNATURE) for text, _ in texts)
+    said = [(one, integers(one, POSITIONS, 4)) for one in dataset.get("WaveformAnnotationSequence") or [] if len(one)]
+    texts = [(_text(one), positions) for one, positions in said if TEXT in one]
+    ours = any(remark.startswith(SIGNATURE) for remark, _ in texts)
     found: list[Annotation] = []
     if not ours:  # our own remarks go into the fields of the record that they are about
-        remarks = dict.fromkeys(text for text, one in texts if text and not _positions(one))
-        found += [Annotation(start_s, end_s, "note", text) for text in remarks]
-    in_group: dict[int, list[Any]] = {}
-    for one in said:
-        if POSITIONS in one:
-            in_group.setdefault(next(iter(_integers(one, GROUP)), 0), []).append(one)
+        remarks = dict.fromkeys(remark for remark, positions in texts if remark and not positions)
+        found += [Annotation(start_s, end_s, "note", remark) for remark in remarks]
+    in_group: dict[int, list[tuple[Any, list[int]]]] = {}
+    for one, positions in said:
+        if positions:
+            in_group.setdefault(next(iter(integers(one, GROUP, 2)), 0), []).append((one, positions))
     for members in in_group.values():
         points: list[tuple[int, str, str | None]] = []
         # Whole groups are left out by their positions alone: the rest of an element takes pydicom its time.
-        for one in members if max(max(_positions(one), default=0) for one in members) > n_median else ():
-            channels = _integers(one, CHANNELS)
+        for one, positions in members if max(max(positions) for _, positions in members) > n_median else ():
+            channels = integers(one, CHANNELS, 2)
             if set(channels[::2]) == {number} and (code := _FIDUCIALS.get(_code(one))):
                 lead = leads[channels[1] - 1] if len(channels) == 2 and 0 < channels[1] <= len(leads) else None
-                points += [(position, code, lead) for position in _positions(one)]
+                points += [(position, code, lead) for position in positions]
         if points and max(position for position, _, _ in points) > n_median:
             for position, code, lead in points:
                 at_s = (position - 1) / rate  # "the position of the first sample is 1" (0040,A132)
@@ -77,27 +78,11 @@ def _text(annotation: Any) -> str:
     return " ".join(str(annotation.get("UnformattedTextValue") or "").split())
 
 
-def _integers(annotation: Any, tag: int) -> list[int]:
-    """Return the values of an element of binary integers, unpacked here where pydicom has not done so yet."""
-    if tag not in annotation:
-        return []
-    element = annotation.get_item(tag)
-    value = element.value
-    if value is None:
-        return []
-    if isinstance(value, bytes):
-        dtype = np.dtype("u4" if tag == POSITIONS else "u2").newbyteorder("<" if element.is_little_endian else ">")
-        return np.frombuffer(value, dtype, len(value) // dtype.itemsize).tolist()
-    return [int(one) for one in value] if hasattr(value, "__iter__") else [int(value)]
-
-
-def _positions(annotation: Any) -> list[int]:
-    return _integers(annotation, POSITIONS)
-
-
 def _code(annotation: Any) -> str:
-    concept = annotation.get("ConceptNameCodeSequence")
-    value = str(concept[0].get("CodeValue") or "") if concept else ""
+    concept = annotation.get(CONCEPT)
+    if concept is None or not concept.value:
+        return ""
+    value = text(concept.value[0], CODE_VALUE)
     if value not in _FIDUCIALS:
         return ""
-    return value if re.fullmatch(r"SCPECG|SCP-ECG", str(concept[0].get("CodingSchemeDesignator") or "")) else ""
+    return value if text(concept.value[0], SCHEME) in ("SCPECG", "SCP-ECG") else ""

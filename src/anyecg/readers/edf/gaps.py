@@ -1,11 +1,7 @@
 """EDF+D and BDF+D: data records that lie apart in time, put where their time says; between them nothing is recorded."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 
-from anyecg.errors import ReadError
 from anyecg.readers.audit import rows_with_names
 from anyecg.readers.channels import to_one_rate
 from anyecg.readers.edf.layout import (
@@ -15,64 +11,61 @@ from anyecg.readers.edf.layout import (
     annotations_of,
     counts_of,
     data_records,
-    parse_layout,
     record_onsets_s,
 )
-from anyecg.readers.edf.notes import between
 from anyecg.readers.patient import age_at, sex_from_text
-from anyecg.readers.slices import check_size, sample_range
+from anyecg.readers.slices import between, check_size, sample_range
 from anyecg.readers.units import rate_of, unit_of
-from anyecg.record import Annotation, Record
+from anyecg.record import Record
 
 
 def read(
-    path: Path,
+    layout: Layout,
+    channels: list[Channel],
+    warnings: list[str],
     start_s: float | None,
     end_s: float | None,
     fs: float | None,
     unit: str | None,
-    *,
-    choose: Callable[[str, list[Channel], list[str]], list[Channel]],
 ) -> Record:
-    """Read the ECG channels of a discontinuous file; only the data records of the slice are touched.
+    """Read channels of a discontinuous file; only the data records of the slice are touched.
 
     Parameters
     ----------
-    path, start_s, end_s, fs, unit
+    layout : Layout
+    channels : list of Channel
+    warnings : list of str
+        What was said so far.
+    start_s, end_s, fs, unit
         See `anyecg.readers.read`.
-    choose : callable
-        ``(where, channels, warnings) -> channels``: which of them are ECG.
 
     Raises
     ------
     ReadError
         See `anyecg.readers.read`.
     """
-    where = str(path)
-    warnings: list[str] = []
-    layout = parse_layout(path)
-    channels = choose(where, list(layout.channels), warnings)
+    path, where = layout.path, str(layout.path)
     factors = [unit_of(where, channel.dimension or None, unit) for channel in channels]
     rate = rate_of(where, max(c.rate_hz for c in channels), fs)
-    records = data_records(layout)
-    onsets_s = record_onsets_s(layout, records)
+    onsets_s = record_onsets_s(layout)
     zero_s = float(onsets_s[0])
     begins_s = onsets_s - zero_s
-    n_samples = round((float(begins_s[-1]) + layout.duration_s) * rate)
+    n_samples = n_samples_of(layout, rate)
     first, last = sample_range(where, n_samples, rate, start_s, end_s, warnings)
     check_size(where, len(channels) * (last - first), path.stat().st_size)
 
     inside = (begins_s < last / rate) & (begins_s + layout.duration_s > first / rate)
     chosen = np.flatnonzero(inside)
     wanted = slice(int(chosen[0]), int(chosen[-1]) + 1) if len(chosen) else slice(0, 0)
+    records = data_records(layout, wanted.start, wanted.stop)
     rows = [
-        _row(layout, channel, records[wanted], begins_s[wanted], first / rate, last / rate) * np.float32(factor)
+        _row(layout, channel, records, begins_s[wanted], first / rate, last / rate) * np.float32(factor)
         for channel, factor in zip(channels, factors, strict=True)
     ]
     if slow := [c.label for c in channels if c.rate_hz < rate]:
         warnings.append(f"recorded at a lower rate and brought to {rate:g} Hz: {', '.join(slow)}")
     start_time = after(layout.start_time, zero_s)
-    notes = annotations_of(layout, records[wanted])
+    notes = annotations_of(layout, records)
     return Record(
         signal=to_one_rate(rows, [c.rate_hz for c in channels], last - first),
         fs=rate,
@@ -86,6 +79,18 @@ def read(
         annotations=between(notes, zero_s + first / rate, zero_s + last / rate),
         warnings=tuple(warnings),
     )
+
+
+def n_samples_of(layout: Layout, rate: float) -> int:
+    """Return the samples of a discontinuous file at a rate, its gaps counted.
+
+    Raises
+    ------
+    ReadError
+        A data record has no time.
+    """
+    onsets_s = record_onsets_s(layout)
+    return round((float(onsets_s[-1] - onsets_s[0]) + layout.duration_s) * rate)
 
 
 def _row(
@@ -106,21 +111,3 @@ def _row(
             found = values[low - at : high - at]
             row[low - first : high - first] = (found - channel.digital_min) * channel.step + channel.physical_min
     return row
-
-
-def notes_between(path: Path, start_s: float, end_s: float, warnings: list[str]) -> tuple[Annotation, ...]:
-    """Return the annotations of a continuous file that stand in the data records of a slice, counted from its start.
-
-    A file whose annotations cannot be read keeps its signal: that is reported in ``warnings``.
-    """
-    try:
-        layout = parse_layout(path)
-        if not layout.annotations or layout.duration_s <= 0:
-            return ()
-        records = data_records(layout)
-        zero_s = float(record_onsets_s(layout, records[:1])[0])
-    except ReadError as error:
-        warnings.append(f"annotations not read: {str(error).removeprefix(f'{path}: ')}")
-        return ()
-    wanted = slice(int(start_s // layout.duration_s), int(end_s // layout.duration_s) + 1)
-    return between(annotations_of(layout, records[wanted]), zero_s + start_s, zero_s + end_s)

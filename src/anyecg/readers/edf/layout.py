@@ -1,13 +1,16 @@
 """The layout of an EDF+ or BDF+ file: its header, its data records, and the times and texts of its annotations.
 
-For what pyedflib does not do: EDF+D and BDF+D, whose data records lie apart in time, and annotations of a slice without
-a pass through the whole file. Source: Kemp and Olivan, "European data format 'plus' (EDF+)", Clin Neurophysiol 2003,
-114:1755-1761, https://www.edfplus.info/specs/edfplus.html, sections 2.1 (header) and 2.2 (annotations).
+Read by ourselves: pyedflib opens no file that its recorder still writes, and neither places the data records of EDF+D
+in time nor finds the annotations of a slice without a pass through the whole file. Source: Kemp and Olivan, "European
+data format 'plus' (EDF+)", Clin Neurophysiol 2003, 114:1755-1761, https://www.edfplus.info/specs/edfplus.html, sections
+2.1 (header) and 2.2 (annotations).
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
+from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 
@@ -16,9 +19,18 @@ import numpy as np
 from anyecg.errors import ReadError
 from anyecg.record import Annotation
 
+MAX_SIGNALS = 640
+"""What EDFlib, which most programs use, holds."""
+
+BLOCK_BYTES = 1 << 18
+"""So much of the file is converted at a time: it stays in the processor's cache."""
+
 _FIELDS = {"label": 16, "transducer": 80, "dimension": 8, "physical_min": 8, "physical_max": 8}
 _FIELDS |= {"digital_min": 8, "digital_max": 8, "filters": 80, "n_samples": 8, "reserved": 32}
 """Bytes of each signal's fields; each field stands there once for every signal, then the next one."""
+
+_COUNTS = ((184, 192), (236, 244), (252, 256))
+"""Where the first 256 bytes say the header's bytes, the data records and the signals."""
 
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 
@@ -61,12 +73,14 @@ class Layout:
     """What the header says.
 
     ``annotations`` are the byte ranges of the annotation signals in a data record, ``annotation_signals`` their places
-    among all ``n_signals``.
+    among all ``n_signals``. ``n_records`` are the data records that the file holds, ``stated_records`` those that it
+    says it holds: -1 while it is recorded.
     """
 
     path: Path
     n_header: int
     n_records: int
+    stated_records: int
     n_bytes: int
     sample_bytes: int
     duration_s: float
@@ -81,29 +95,31 @@ class Layout:
 
 
 def parse_layout(path: Path) -> Layout:
-    """Parse the header of a file of which `anyecg.readers.edf.files.check_header` has checked the counts.
+    """Parse a header.
 
     Raises
     ------
     ReadError
-        A number in it is none, or data records have no duration.
+        A number in it is none, data records have no duration, or there is no whole one.
     """
+    size = path.stat().st_size
     with path.open("rb") as file:
         fixed = file.read(256)
-        n_signals = int(fixed[252:256])
+        n_signals, stated_records = _counts(path, fixed, size)
         columns: dict[str, list[str]] = {}
         for name, width in _FIELDS.items():
             block = file.read(width * n_signals)
             texts = (block[i * width : (i + 1) * width] for i in range(n_signals))
             columns[name] = [text.decode("latin-1").strip() for text in texts]
     sample_bytes = 3 if fixed.startswith(b"\xff") else 2
+    plus = fixed[192:196] in (b"EDF+", b"BDF+")
     duration_s = _number(path, fixed[244:252].decode("latin-1"))
     channels, annotations, annotation_signals, at = [], [], set(), 0
     for i in range(n_signals):
-        n_samples = int(columns["n_samples"][i])
+        n_samples = _whole(path, columns["n_samples"][i])
         if n_samples < 0:
             raise ReadError(f"{path}: {n_samples} samples per data record, expected 0 or more. The header is damaged.")
-        if re.fullmatch(r"[EB]DF Annotations", columns["label"][i]):
+        if plus and re.fullmatch(r"[EB]DF Annotations", columns["label"][i]):
             annotations.append((at, at + n_samples * sample_bytes))
             annotation_signals.add(i)
         elif n_samples > 0:
@@ -122,11 +138,19 @@ def parse_layout(path: Path) -> Layout:
             step = (to - from_) / (high - low)
             channels.append(Channel(i, label, dimension, rate_hz, n_samples, at, low, from_, step))
         at += n_samples * sample_bytes
-    patient = fixed[8:88].decode("latin-1").split()
+    n_header = 256 * (n_signals + 1)
+    n_held = (size - n_header) // at if at else 0
+    if n_held < 1:
+        raise ReadError(
+            f"{path}: {size} bytes, expected {n_header + at * max(stated_records, 1)} for the {stated_records} data "
+            "records of its header. The file is cut short or was never closed by the recorder; copy it again."
+        )
+    patient = fixed[8:88].decode("latin-1").split() if plus else []  # elsewhere free text
     return Layout(
         path=path,
-        n_header=256 * (n_signals + 1),
-        n_records=int(fixed[236:244]),
+        n_header=n_header,
+        n_records=n_held,
+        stated_records=stated_records,
         n_bytes=at,
         sample_bytes=sample_bytes,
         duration_s=duration_s,
@@ -139,6 +163,33 @@ def parse_layout(path: Path) -> Layout:
         n_signals=n_signals,
         annotation_signals=frozenset(annotation_signals),
     )
+
+
+def _counts(path: Path, fixed: bytes, size: int) -> tuple[int, int]:
+    """Return how many signals and data records the first 256 bytes claim.
+
+    Raises
+    ------
+    ReadError
+        They are no numbers, or there is no room for so many signals.
+    """
+    n_header, stated_records, n_signals = (_whole(path, fixed[a:b].decode("latin-1")) for a, b in _COUNTS)
+    if not (0 < n_signals <= MAX_SIGNALS and n_header == 256 * (n_signals + 1) <= size):
+        raise ReadError(
+            f"{path}: a header of {n_header} bytes for {n_signals} signals in a file of {size}, expected "
+            f"{256 * (n_signals + 1)} bytes. The file is cut short or damaged."
+        )
+    return n_signals, stated_records
+
+
+def _whole(path: Path, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ReadError(
+            f"{path}: counts that are no numbers in its header ({text.strip()[:20]!r}), expected EDF. The file is "
+            "damaged."
+        ) from None
 
 
 def _number(path: Path, text: str) -> float:
@@ -176,19 +227,61 @@ def _start_time(fixed: bytes) -> datetime | None:
         return None
 
 
-def data_records(layout: Layout) -> np.ndarray:
-    """Return the data records, shape (n_records, n_bytes), mapped from the file and not read yet."""
-    shape = (layout.n_records, layout.n_bytes)
-    return np.memmap(layout.path, dtype=np.uint8, mode="r", offset=layout.n_header, shape=shape)
+def data_records(layout: Layout, first: int, last: int) -> np.ndarray:
+    """Read some data records, shape (n_records, n_bytes); a mapped file that is cut shorter would end the program.
+
+    Raises
+    ------
+    ReadError
+        The file has become shorter.
+    """
+    n = max(0, min(last, layout.n_records) - first)
+    raw = np.fromfile(layout.path, np.uint8, n * layout.n_bytes, offset=layout.n_header + first * layout.n_bytes)
+    if len(raw) < n * layout.n_bytes:
+        raise ReadError(
+            f"{layout.path}: it ends in data record {first + len(raw) // layout.n_bytes + 1}, expected "
+            f"{layout.n_records}. Copy it again."
+        )
+    return raw.reshape(n, layout.n_bytes)
 
 
-def record_onsets_s(layout: Layout, records: np.ndarray) -> np.ndarray:
+def blocks(layout: Layout, first: int, last: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Read some data records, a few at a time: yield the number of the first one, and (n_records, n_bytes)."""
+    n_at_once = max(1, BLOCK_BYTES // layout.n_bytes)
+    for at in range(first, min(last, layout.n_records), n_at_once):
+        yield at, data_records(layout, at, min(at + n_at_once, last))
+
+
+def record_onsets_s(layout: Layout) -> np.ndarray:
     """Return when each data record begins, by its time-keeping TAL, which is its first (2.2.4).
 
     Raises
     ------
     ReadError
         One has none, or begins before the one before it ends.
+    """
+    return _record_onsets_s(layout, layout.path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _record_onsets_s(layout: Layout, changed_ns: int) -> np.ndarray:
+    onsets = np.concatenate([onsets_in(layout, records, at) for at, records in blocks(layout, 0, layout.n_records)])
+    early = np.flatnonzero(np.diff(onsets) < 0.999 * layout.duration_s - 1e-3)
+    if len(early):
+        raise ReadError(
+            f"{layout.path}: data record {early[0] + 2} begins at {onsets[early[0] + 1]:g} s, expected "
+            f"{onsets[early[0]] + layout.duration_s:g} s or later. The file is damaged."
+        )
+    return onsets
+
+
+def onsets_in(layout: Layout, records: np.ndarray, number: int) -> np.ndarray:
+    """Return when some data records begin, of which the first has this number.
+
+    Raises
+    ------
+    ReadError
+        One has no time.
     """
     if not layout.annotations:
         raise ReadError(f"{layout.path}: no annotation signal, expected one with the times. The file is damaged.")
@@ -197,14 +290,10 @@ def record_onsets_s(layout: Layout, records: np.ndarray) -> np.ndarray:
     for i, found in enumerate(records[:, begin : min(end, begin + 40)]):
         match = _ONSET.match(found.tobytes())
         if match is None:
-            raise ReadError(f"{layout.path}: data record {i + 1} has no time, expected one. The file is damaged.")
+            raise ReadError(
+                f"{layout.path}: data record {number + i + 1} has no time, expected one. The file is damaged."
+            )
         onsets[i] = float(match[1])
-    early = np.flatnonzero(np.diff(onsets) < 0.999 * layout.duration_s - 1e-3)
-    if len(early):
-        raise ReadError(
-            f"{layout.path}: data record {early[0] + 2} begins at {onsets[early[0] + 1]:g} s, expected "
-            f"{onsets[early[0]] + layout.duration_s:g} s or later. The file is damaged."
-        )
     return onsets
 
 

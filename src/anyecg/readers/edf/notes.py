@@ -2,8 +2,11 @@
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
+from anyecg.readers.edf.layout import Layout, annotations_of, blocks, data_records, onsets_in
+from anyecg.readers.slices import between
 from anyecg.record import Annotation
 
 EQUIPMENT = "AnyECG"
@@ -27,8 +30,8 @@ class EdfNotes:
     remarks: list[str] = field(default_factory=list)
     annotations: list[Annotation] = field(default_factory=list)
     end_s: float | None = None
-    start_us: int = 0
-    """Of the start time, beyond its whole second."""
+    zero_s: float = 0.0
+    """When the first data record begins, counted from the whole second of the start time."""
 
 
 def is_ours(path: Path) -> bool:
@@ -37,34 +40,42 @@ def is_ours(path: Path) -> bool:
         return file.read(168)[88:].split()[4:5] == [EQUIPMENT.encode()]
 
 
-def read_notes(path: Path) -> EdfNotes:
-    """Return what the annotations of a file of ours say."""
-    import pyedflib
+def read_notes(layout: Layout) -> EdfNotes:
+    """Return what the annotations of a file of ours say.
 
-    with pyedflib.EdfReader(str(path)) as reader:
-        marks = list(zip(*reader.readAnnotations(), strict=True))
-        # EDFlib counts in 100 ns, which pyedflib 0.1.42 takes for 10 ns in its start time.
-        notes = EdfNotes(start_us=min(999_999, round(reader.starttime_subsecond / 10)))
-    for onset_s, length_s, text in marks:
-        start_s, length_s, text = float(onset_s), max(0.0, float(length_s)), str(text)
-        match = _ANNOTATION.fullmatch(text)
-        if text == RECORDING_ENDS:
-            notes.end_s = start_s
-        elif match:
-            score = float(match["score"]) if match["score"] else None
-            notes.annotations.append(
-                Annotation(start_s, start_s + length_s, match["kind"], match["code"], match["lead"], score)
-            )
-        else:
-            notes.remarks.append(text)
+    Raises
+    ------
+    ReadError
+        A data record has no time.
+    """
+    return _read_notes(layout, layout.path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _read_notes(layout: Layout, changed_ns: int) -> EdfNotes:
+    """All of them, since the last ones say where the recording ends; asked stretch by stretch, they are read once."""
+    zero_s = float(onsets_in(layout, data_records(layout, 0, 1), 0)[0])
+    notes = EdfNotes(zero_s=zero_s)
+    for _, records in blocks(layout, 0, layout.n_records):
+        for mark in annotations_of(layout, records):
+            start_s, length_s = mark.start_s - zero_s, mark.end_s - mark.start_s
+            match = _ANNOTATION.fullmatch(mark.code)
+            if mark.code == RECORDING_ENDS:
+                notes.end_s = start_s
+            elif match:
+                score = float(match["score"]) if match["score"] else None
+                notes.annotations.append(
+                    Annotation(start_s, start_s + length_s, match["kind"], match["code"], match["lead"], score)
+                )
+            else:
+                notes.remarks.append(mark.code)
     return notes
 
 
-def between(annotations: list[Annotation], start_s: float, end_s: float) -> tuple[Annotation, ...]:
-    """Return the annotations that touch a slice, cut to it and counted from its start."""
-    kept = []
-    for a in annotations:
-        if a.start_s < end_s and (a.end_s > start_s or a.start_s >= start_s):
-            first, last = max(a.start_s, start_s) - start_s, min(a.end_s, end_s) - start_s
-            kept.append(Annotation(first, max(first, last), a.kind, a.code, a.lead, a.score))
-    return tuple(kept)
+def notes_between(layout: Layout, zero_s: float, start_s: float, end_s: float) -> tuple[Annotation, ...]:
+    """Return the annotations of a continuous file that stand in the data records of a slice, counted from its start."""
+    if not layout.annotations:
+        return ()
+    first, last = int(start_s // layout.duration_s), int(end_s // layout.duration_s) + 1
+    found = annotations_of(layout, data_records(layout, first, last))
+    return between(found, zero_s + start_s, zero_s + end_s)

@@ -44,7 +44,8 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
         rows = rows_of(str(path), array)
         if start_s is None and end_s is None and array.dtype == np.float32 and array.flags.c_contiguous:
             # A record's own layout, perhaps: read at once, nothing is copied. Else the map is, stretch by stretch.
-            rows = rows_of(str(path), np.load(path, allow_pickle=False))
+            at = array.offset if isinstance(array, np.memmap) else 0
+            rows = rows_of(str(path), np.fromfile(path, np.float32, array.size, offset=at).reshape(array.shape))
         table = Table(rows, [f"lead{i + 1}" for i in range(len(rows))])
     else:
         table = table_of(str(path), _named(path))

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -125,22 +126,43 @@ def _in_mv(columns: list[Any], factors: list[float], first: int, last: int) -> t
     if together and (signal := _as_it_is(columns, factors, first, last)) is not None:
         return signal, 0
     signal = np.empty((len(columns), last - first), dtype=np.float32)
+    if not together:
+        for to, column, factor in zip(signal, columns, factors, strict=True):
+            n_off += _convert(np.asarray(column[first:last]), factor, to)
+        return signal, n_off
     # Stretch by stretch, so that columns that lie between each other are fetched from memory, or from a file, once.
-    n_block = max(1, BLOCK_VALUES // max(1, len(columns))) if together else last - first
-    for begin in range(first, last, max(1, n_block)):
+    n_block = max(1, BLOCK_VALUES // max(1, len(columns)))
+    for begin in range(first, last, n_block):
         end = min(begin + n_block, last)
-        blocks = Row.blocks(columns, begin, end) if together else (np.asarray(column[begin:end]) for column in columns)
-        for out, block, factor in zip(signal, blocks, factors, strict=True):
-            to = out[begin - first : end - first]
-            if factor == 1.0:
-                to[:] = block
-            else:  # in 64 bits: float32 would not hold the numbers of every file
-                np.multiply(block, factor, out=to, casting="unsafe", dtype=np.float64)
-            if block.dtype.kind == "i" and block.itemsize == 2 and len(block) and block.min() == LOWEST_INT16:
-                off = block == LOWEST_INT16
-                n_off += int(np.count_nonzero(off))
-                to[off] = np.nan
+        block, to = Row.block(columns, begin, end), signal[:, begin - first : end - first]
+        if len(set(factors)) == 1:
+            n_off += _convert(block, factors[0], to)
+        else:
+            n_off += sum(_convert(*row) for row in zip(block, factors, to, strict=True))
     return signal, n_off
+
+
+def _convert(values: np.ndarray, factor: float, to: np.ndarray) -> int:
+    """Put values times a factor into an array of float32; return how many were marks and became NaN."""
+    short = values.dtype.kind in "iu" and values.itemsize <= 2
+    if factor == 1.0:
+        to[...] = values
+    elif short and factor in _PARTS:
+        # float32 holds both exactly, so that the quotient is the nearest there is, as from 64 bits. First one lead
+        # after the other in the cache: that is much faster.
+        values = np.ascontiguousarray(values)
+        np.divide(values, _PARTS[factor], out=to)
+    else:  # in 64 bits: float32 would not hold the numbers of every file
+        np.multiply(values, factor, out=to, casting="unsafe", dtype=np.float64)
+    if values.dtype.kind == "i" and values.itemsize == 2 and values.size and values.min() == LOWEST_INT16:
+        off = values == LOWEST_INT16
+        to[off] = np.nan
+        return int(np.count_nonzero(off))
+    return 0
+
+
+_PARTS = {1e-3: np.float32(1e3), 1e-6: np.float32(1e6)}
+"""mV of one uV and of one nV, and what is divided by instead."""
 
 
 def _as_it_is(rows: "list[Row]", factors: list[float], first: int, last: int) -> np.ndarray | None:
@@ -154,7 +176,7 @@ def _as_it_is(rows: "list[Row]", factors: list[float], first: int, last: int) ->
     if [row.index for row in rows] != list(range(len(array))) or len(array.shape) != 2:
         return None
     if not isinstance(array, np.ndarray):
-        return np.asarray(array[:, first:last])
+        return np.asarray(array[()] if (first, last) == (0, len(rows[0])) else array[:, first:last])
     return array if array.flags.carray and (first, last) == (0, len(rows[0])) else None
 
 
@@ -166,7 +188,12 @@ def name_and_unit(text: str) -> tuple[str, str | None]:
     >>> name_and_unit("II (mV)"), name_and_unit("V1")
     (('II', 'mV'), ('V1', None))
     """
-    match = _NAME_AND_UNIT.fullmatch(text.strip()) if len(text) <= MAX_NAME else None
+    return _name_and_unit(text) if len(text) <= MAX_NAME else (text.strip(), None)
+
+
+@lru_cache(maxsize=1024)  # the same few names come with every record
+def _name_and_unit(text: str) -> tuple[str, str | None]:
+    match = _NAME_AND_UNIT.fullmatch(text.strip())
     if match is None or not match["name"]:
         return text.strip(), None
     stated = match["bracket"] or match["suffix"]
@@ -181,15 +208,18 @@ def _ecg_columns(where: str, table: Table, unit: str | None) -> tuple[list[Any],
     names: list[str] = []
     factors: list[float] = []
     skipped = []
+    mv: dict[str | None, float] = {}
     for column, raw in zip(table.columns, table.names, strict=True):
         name, stated = name_and_unit(raw)
         stated = stated or table.meta.get("unit") or None
-        if says_other(name) or (stated and mv_per(stated) is None and not says_ecg(name)):
+        if (_is_other if len(raw) <= MAX_NAME else _is_other.__wrapped__)(name, stated):
             skipped.append(name)
             continue
         columns.append(column)
         names.append(name)
-        factors.append(unit_of(where, stated, unit))
+        if stated not in mv:
+            mv[stated] = unit_of(where, stated, unit)
+        factors.append(mv[stated])
     if skipped:
         table.warnings.append(f"skipped, not an ECG: {', '.join(skipped)}")
     if not columns:
@@ -198,6 +228,12 @@ def _ecg_columns(where: str, table: Table, unit: str | None) -> tuple[list[Any],
     if len(lengths) > 1:
         raise ReadError(f"{where}: leads of {sorted(lengths)[:5]} samples, expected one length. Correct the file.")
     return columns, names, factors
+
+
+@lru_cache(maxsize=1024)
+def _is_other(name: str, stated: str | None) -> bool:
+    """Return whether a column of this name and unit is something else than an ECG lead."""
+    return says_other(name) or bool(stated and mv_per(stated) is None and not says_ecg(name))
 
 
 def _rate(where: str, table: Table, given: float | None) -> tuple[float | None, np.ndarray | None]:
@@ -338,11 +374,12 @@ class Row:
         self.array, self.index, self.by_column = array, index, by_column
 
     @staticmethod
-    def blocks(rows: "list[Row]", begin: int, end: int) -> list[np.ndarray]:
-        """Return a stretch of leads of one array, which is read once."""
+    def block(rows: "list[Row]", begin: int, end: int) -> np.ndarray:
+        """Return a stretch of leads of one array, (n_leads, n), which is read once."""
         array, by_column = rows[0].array, rows[0].by_column
-        whole = np.asarray(array[begin:end] if by_column else array[:, begin:end])
-        return [whole[:, row.index] if by_column else whole[row.index] for row in rows]
+        whole = np.asarray(array[begin:end]).T if by_column else np.asarray(array[:, begin:end])
+        order = [row.index for row in rows]
+        return whole if order == list(range(len(whole))) else whole[order]
 
     def __len__(self) -> int:
         return int(self.array.shape[0 if self.by_column else 1])

@@ -65,14 +65,15 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     with file.open("rb") as stream:
         form = "mat" if stream.read(len(MATLAB_MAGIC)) == MATLAB_MAGIC else NAME
     with _open(file) as root:
-        stack = _stack(file, root)
-        keys = _keys(file, root, stack)
+        members = _members(file, root)
+        stack = _stack(members)
+        keys = _keys(file, members, stack)
         key = _chosen(path, file, inner, keys)
         if stack is not None:
-            table = _of_stack(path, root, stack, keys.index(key), fs, unit)
+            table = _of_stack(path, root, members, stack, keys.index(key), fs, unit)
         else:
-            group = root if key == "" else root[key]
-            table = table_of(str(path), _values(file, group) | _attributes(root))
+            chosen = members if key == "" else _members(file, members[key])
+            table = table_of(str(path), _values(file, chosen) | _attributes(root))
         name = file.stem if len(keys) == 1 else f"{file.stem}-{key[1:]}" if key.startswith("#") else key
         return read_table(path, table, form, start_s, end_s, fs, unit, record_id=name)
 
@@ -86,7 +87,8 @@ def recordings(path: Path) -> list[str]:
         It is not HDF5.
     """
     with _open(path) as root:
-        return [key for key in _keys(path, root, _stack(path, root)) if key]
+        members = _members(path, root)
+        return [key for key in _keys(path, members, _stack(members)) if key]
 
 
 @contextmanager
@@ -102,14 +104,21 @@ def _open(file: Path) -> Iterator[Any]:
         yield root
 
 
-def _member(file: Path, group: Any, name: str) -> Any:
-    """Return a member of a group that lies in this very file.
+def _members(file: Path, group: Any) -> dict[str, Any]:
+    """Return the members of a group, which lie in this very file, by their names.
 
     Raises
     ------
     ReadError
-        It lies in another file, or its chunks are too large to be unpacked.
+        There are too many, one lies in another file, or its chunks are too large to be unpacked.
     """
+    if len(group) > MOST_MEMBERS:
+        raise ReadError(f"{file}: {len(group)} members, expected at most {MOST_MEMBERS}. Save fewer in a file.")
+    # MATLAB keeps what references point to in #refs#
+    return {name: _member(file, group, name) for name in group if not name.startswith("#")}
+
+
+def _member(file: Path, group: Any, name: str) -> Any:
     import h5py
 
     if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
@@ -126,25 +135,18 @@ def _member(file: Path, group: Any, name: str) -> Any:
     return member
 
 
-def _names(file: Path, group: Any) -> list[str]:
-    if len(group) > MOST_MEMBERS:
-        raise ReadError(f"{file}: {len(group)} members, expected at most {MOST_MEMBERS}. Save fewer in a file.")
-    return [name for name in group if not name.startswith("#")]  # MATLAB keeps what references point to in #refs#
-
-
-def _stack(file: Path, root: Any) -> Any | None:
+def _stack(members: dict[str, Any]) -> Any | None:
     """Return the array of several recordings, or None."""
     import h5py
 
-    for name in _names(file, root):
-        member = _member(file, root, name)
+    for name, member in members.items():
         is_signal = isinstance(member, h5py.Dataset) and meaning_of(name) == "signal"
         if is_signal and member.ndim == 3 and member.dtype.kind in "iuf" and member.shape[0] > 1:
             return member
     return None
 
 
-def _keys(file: Path, root: Any, stack: Any | None) -> list[str]:
+def _keys(file: Path, members: dict[str, Any], stack: Any | None) -> list[str]:
     """Return the name of each recording; one whose file gives it none is ``""``, or ``#`` and its place of several."""
     import h5py
 
@@ -152,12 +154,11 @@ def _keys(file: Path, root: Any, stack: Any | None) -> list[str]:
         n = stack.shape[0]
         check_size(str(file), n, file.stat().st_size)
         for name in ID_KEYS:
-            ids = _member(file, root, name) if name in root else None
+            ids = members.get(name)
             if isinstance(ids, h5py.Dataset) and ids.shape in ((n,), (n, 1)):
                 texts = [_decoded(item) for item in np.asarray(ids[()]).ravel().tolist()]
                 return texts if len(set(texts)) == n else [f"#{i}" for i in range(n)]
         return [f"#{i}" for i in range(n)]
-    members = {name: _member(file, root, name) for name in _names(file, root)}
     groups = [name for name, member in members.items() if isinstance(member, h5py.Group)]
     holds_samples = any(isinstance(m, h5py.Dataset) and m.dtype.kind in "iuf" and m.size > 1 for m in members.values())
     return groups if groups and not holds_samples else [""]
@@ -187,11 +188,13 @@ def _chosen(path: Path, file: Path, inner: str, keys: list[str]) -> str:
     return keys[0]
 
 
-def _of_stack(path: Path, root: Any, stack: Any, index: int, fs: float | None, unit: str | None) -> Table:
+def _of_stack(
+    path: Path, root: Any, members: dict[str, Any], stack: Any, index: int, fs: float | None, unit: str | None
+) -> Table:
     """Return one recording of an array of several."""
     file = split_inner(path)[0]
     check_size(str(path), int(np.prod(stack.shape[1:], dtype=object)), file.stat().st_size)
-    values = _values(file, root, skip=stack) | _attributes(root) | _attributes(stack)
+    values = _values(file, members, skip=stack) | _attributes(root) | _attributes(stack)
     n_all = stack.shape[0]
     values = {k: v for k, v in values.items() if not (hasattr(v, "shape") and v.shape[:1] == (n_all,))}
     tracing = stack[index]
@@ -232,18 +235,18 @@ def _misfit(tracing: np.ndarray, order: tuple[str, ...]) -> float:
     return float(sum(np.abs(row).mean() for row in off))
 
 
-def _values(file: Path, group: Any, skip: Any | None = None) -> dict[str, Any]:
-    """Return what a group holds: arrays unread, texts and MATLAB's cells of texts read, MATLAB's structs opened."""
+def _values(file: Path, members: dict[str, Any], skip: Any | None = None) -> dict[str, Any]:
+    """Return what members hold: arrays unread, texts and MATLAB's cells of texts read, MATLAB's structs opened."""
     import h5py
 
     values: dict[str, Any] = {}
-    for name in _names(file, group):
-        member = _member(file, group, name)
+    for name, member in members.items():
         if skip is not None and isinstance(member, h5py.Dataset) and member == skip:
             continue
         if isinstance(member, h5py.Group):
             if member.attrs.get("MATLAB_class") == b"struct":
-                values |= {key: value for key, value in _values(file, member).items() if key not in values}
+                inside = _values(file, _members(file, member))
+                values |= {key: value for key, value in inside.items() if key not in values}
         elif isinstance(member, h5py.Dataset):
             values[name] = _value(file, member)
             if meaning_of(name) == "signal":

@@ -24,6 +24,9 @@ MAGIC = b"PAR1"
 METADATA_KEY = b"anyecg"
 VERSION = 1
 
+AT_ONCE_VALUES = 2_000_000
+"""A table of no more is read whole: that is faster than column by column, which needs less memory."""
+
 
 def sniff(head: bytes, path: Path) -> bool:
     """Return whether the file starts with Parquet's mark (Apache Parquet, file format)."""
@@ -92,16 +95,22 @@ def _plain(value: Any) -> str:
 
 
 def _table(where: str, file: Any, schema: Any, pa: Any) -> Table:
-    """Return the columns of numbers and of times, read one after the other."""
+    """Return the columns of numbers and of times, read one after the other where they are long."""
     table = Table([], [])
-    left: list[str] = []
+    wanted: list[Any] = []
+    left: list[Any] = []
     for field in schema:
+        known = pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_timestamp(field.type)
+        (wanted if known else left).append(field)
+    whole = None
+    if file.metadata.num_rows * len(wanted) <= AT_ONCE_VALUES:
+        whole = file.read(columns=[field.name for field in wanted])
+    for i, field in enumerate(wanted):
         kind = field.type
-        is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
-        if not (is_number or pa.types.is_timestamp(kind)):
-            left.append(field.name)
-            continue
-        column = file.read(columns=[field.name]).column(0)
+        if whole is not None and whole.num_columns == len(wanted):  # a name may select parts of a nested one, too
+            column = whole.column(i)
+        else:
+            column = file.read(columns=[field.name]).column(0)
         if pa.types.is_timestamp(kind):
             per_s = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}[kind.unit]
             counts = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
@@ -115,7 +124,7 @@ def _table(where: str, file: Any, schema: Any, pa: Any) -> Table:
         table.columns.append(column.to_numpy(zero_copy_only=False))
         table.names.append(f"{field.name} [{unit}]" if unit and unit not in field.name else field.name)
     if left:
-        table.warnings.append(f"skipped, not numbers: {', '.join(left)}")
+        table.warnings.append(f"skipped, not numbers: {', '.join(field.name for field in left)}")
     if not table.columns:
         raise ReadError(f"{where}: no column of numbers, expected one a lead. Save it so.")
     return table

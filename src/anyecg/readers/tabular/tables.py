@@ -35,11 +35,11 @@ MAX_BYTES = 1_000_000_000
 MAX_PREAMBLE_LINES = 100
 """Numbers must begin after at most so many lines of text; a gap at the start does not count."""
 
-HEAD_CHARS = 100_000
+HEAD_CHARS = (16_000, 100_000)
 """In which the first numbers are looked for before the whole text is cut into lines."""
 
 THREADS_FROM = 8_000_000
-"""Characters from which on several threads are worth their start."""
+"""Bytes from which on several threads are worth their start."""
 
 MOST_LINES_ASKED = 101
 """From the first numbers on, to tell decimal commas from delimiters; the last line of the head may be cut."""
@@ -95,16 +95,30 @@ def text_of(path: Path) -> str:
     ReadError
         It is too long to be read as a whole.
     """
+    return _utf8_of(path).decode()
+
+
+def _utf8_of(path: Path) -> bytes:
+    """Return a text file as UTF-8, whatever its encoding; most are ASCII, and come as they are.
+
+    Raises
+    ------
+    ReadError
+        It is too long to be read as a whole.
+    """
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise ReadError(f"{path}: {size} bytes of text, expected at most {MAX_BYTES}. Convert it to WFDB or EDF.")
     data = path.read_bytes()
     encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8"
     data = data.removeprefix(b"\xef\xbb\xbf")  # faster than the codec that does it
+    if data.isascii():
+        return data
     try:
-        return data.decode(encoding)
+        text = data.decode(encoding)
     except UnicodeDecodeError:
-        return data.decode("latin-1")
+        return data.decode("latin-1").encode()
+    return data if encoding == "utf-8" else text.encode(errors="replace")
 
 
 @dataclass(frozen=True)
@@ -126,14 +140,11 @@ def _read_text(path: Path) -> tuple[Table, str]:
         There are no numbers in it, or a line has other columns than the first one of numbers.
     """
     where = str(path)
-    text = text_of(path)
-    # Lines are made of the first ones only: of the numbers below them a C parser makes columns.
-    head = text[:HEAD_CHARS].splitlines(keepends=True)
+    data = _utf8_of(path)
+    head = _first_lines(data)
     own = bool(head) and head[0].startswith(OWN_FIRST_LINE[:-2])
     if own and head[0].strip() != OWN_FIRST_LINE:
         raise ReadError(f"{where}: {head[0].strip()[:40]!r}, expected {OWN_FIRST_LINE!r}. Use a newer anyecg.")
-    if len(text) > HEAD_CHARS and not any(_layout(line) for line in head[:-MOST_LINES_ASKED]):
-        head = text.splitlines(keepends=True)
     lines = [line.rstrip("\r\n") for line in head]
     begin, layout = _first_numbers(where, lines)
     layout = _one_column_of_commas(where, lines, begin, layout)
@@ -143,9 +154,11 @@ def _read_text(path: Path) -> tuple[Table, str]:
             break
         begin -= 1
     preamble = lines[:begin]
-    body = text[sum(map(len, head[:begin])) :]
-    if any(mark[0] in body for mark in COMMENT_MARKS):  # one character is found faster than two
-        body = "\n".join(line for line in body.splitlines() if not line.startswith(COMMENT_MARKS))
+    n_before = len("".join(head[:begin]).encode())
+    body = memoryview(data)[n_before:]
+    if any(data.find(mark[0].encode(), n_before) >= 0 for mark in COMMENT_MARKS):  # one character is found faster
+        text = bytes(body).decode()
+        body = memoryview("\n".join(one for one in text.splitlines() if not one.startswith(COMMENT_MARKS)).encode())
     names, units = _names(preamble, layout)
     columns, times = _columns(where, body, layout, begin, names)
     kept = [i for i in range(layout.n_columns) if i not in layout.clocks]
@@ -157,6 +170,21 @@ def _read_text(path: Path) -> tuple[Table, str]:
     named = [f"{name} [{u}]" if u else name for name, u in zip(names, units, strict=True)]
     table = Table(columns, named, _own_meta(preamble) if own else _stated(preamble), times)
     return table, _format(preamble, [*names, *(t.name for t in times)])
+
+
+def _first_lines(data: bytes) -> list[str]:
+    """Return the first lines of a text with their ends: as many as tell where its numbers begin, and what they are.
+
+    Of the numbers below them a C parser makes columns.
+    """
+    for n_chars in HEAD_CHARS:
+        if len(data) <= n_chars:
+            break
+        # A character that is cut is of the last line, and that is not looked at.
+        head = data[:n_chars].decode(errors="replace").splitlines(keepends=True)
+        if any(_layout(line) for line in head[:-MOST_LINES_ASKED]):
+            return head
+    return data.decode().splitlines(keepends=True)
 
 
 def _first_numbers(where: str, lines: list[str]) -> tuple[int, _Layout]:
@@ -232,12 +260,12 @@ def _one_column_of_commas(where: str, lines: list[str], begin: int, layout: _Lay
 
 
 def _columns(
-    where: str, body: str, layout: _Layout, n_before: int, names: list[str]
+    where: str, body: memoryview, layout: _Layout, n_before: int, names: list[str]
 ) -> tuple[list[np.ndarray], list[Times]]:
     """Return the columns of numbers, and those of clock times."""
     times: list[Times] = []
     if layout.clocks:
-        rows = [_cells(line, layout.delimiter) for line in body.splitlines() if line.strip()]
+        rows = [_cells(line, layout.delimiter) for line in bytes(body).decode().splitlines() if line.strip()]
         for i, row in enumerate(rows):
             if len(row) != layout.n_columns:
                 raise ReadError(
@@ -251,35 +279,44 @@ def _columns(
         lines = [(layout.delimiter or "\t").join(row[i] for i in kept) for row in rows]
         if len(kept) == 1:
             lines = [line or '""' for line in lines]
-        body = "\n".join(lines)
+        body = memoryview("\n".join(lines).encode())
     fast = _fast_numbers(body, layout)
-    return _numbers(where, body, layout, n_before) if fast is None else fast, times
+    return _numbers(where, bytes(body).decode(), layout, n_before) if fast is None else fast, times
 
 
-def _fast_numbers(body: str, layout: _Layout) -> list[np.ndarray] | None:
+def _fast_numbers(body: bytes | memoryview, layout: _Layout) -> list[np.ndarray] | None:
     """Return the columns of lines of numbers by pyarrow's parser, or None where it cannot tell.
 
     It takes a tenth of the time of NumPy's, but knows neither runs of blanks, nor single quotes:
     what it refuses is left to `_numbers`, which also says in which line the trouble is.
     """
+    if layout.delimiter is None:
+        return None
+    # Arrow itself knows nan: only where a cell is '-' or 'NA' it is given all the spellings, and takes longer.
+    found = _by_arrow(body, layout, [""])
+    return _by_arrow(body, layout, _MISSING_CELLS) if found is None else found
+
+
+def _by_arrow(body: bytes | memoryview, layout: _Layout, missing: list[str]) -> list[np.ndarray] | None:
     import pyarrow as pa
     import pyarrow.csv
 
-    if layout.delimiter is None:
-        return None
     names = [str(i) for i in range(layout.n_columns)]
+    threads = len(body) > THREADS_FROM
+    # In one block, the columns come as they are needed, in one piece.
+    one_block = {} if threads else {"block_size": len(body) + 1}
     try:
         table = pa.csv.read_csv(
-            pa.py_buffer(body.encode()),
-            read_options=pa.csv.ReadOptions(use_threads=len(body) > THREADS_FROM, column_names=names),
+            pa.py_buffer(body),
+            read_options=pa.csv.ReadOptions(use_threads=threads, column_names=names, **one_block),
             parse_options=pa.csv.ParseOptions(delimiter=layout.delimiter),
             convert_options=pa.csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.float64()),
-                null_values=list(_MISSING_CELLS),
+                null_values=missing,
                 decimal_point="," if layout.comma else ".",
             ),
         )
-    except (pa.ArrowInvalid, UnicodeEncodeError):
+    except pa.ArrowInvalid:
         return None
     return [column.to_numpy() for column in table.columns]
 

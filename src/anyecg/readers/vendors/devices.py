@@ -8,6 +8,7 @@ import re
 import tempfile
 import warnings as python_warnings
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from anyecg.readers.audit import rows_with_names
 from anyecg.readers.channels import says_ecg, says_other, to_one_rate
 from anyecg.readers.notes import is_signed, with_notes
 from anyecg.readers.patient import plausible_age, sex_from_text
-from anyecg.readers.slices import check_size, sample_range
+from anyecg.readers.slices import Extent, check_size, sample_range
 from anyecg.readers.sources import split_inner
 from anyecg.readers.units import mv_per, rate_of, unit_of
-from anyecg.readers.vendors import aecg_series
+from anyecg.readers.vendors import aecg_series, mfer
 from anyecg.record import Record
 
 NAME = "vendor"
@@ -71,6 +72,8 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     ReadError
         See `anyecg.readers.read`.
     """
+    if (start_s is not None or end_s is not None) and (part := _part(path, start_s, end_s, fs, unit)):
+        return part
     where, warnings = str(path), []  # type: tuple[str, list[str]]
     path, form, parsed = _opened(path, warnings)
     leads = _ecg_leads(where, parsed.leads, warnings)
@@ -120,6 +123,69 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
         warnings=tuple(warnings),
     )
     return with_notes(record, remarks)
+
+
+def extent(path: Path, fs: float | None, unit: str | None) -> Extent | None:
+    """Return how long an MFER file is; None of other formats, which are parsed as a whole.
+
+    Raises
+    ------
+    ReadError
+        See `anyecg.readers.read`.
+    """
+    layout = _mfer_layout(path)
+    if layout is None:
+        return None
+    start = _start_of_mfer(layout, fs, unit)
+    return Extent(layout.n_samples, start.fs, start.leads)
+
+
+def _part(path: Path, start_s: float | None, end_s: float | None, fs: float | None, unit: str | None) -> Record | None:
+    """Read a slice of an MFER file for the price of a slice; None of other files."""
+    layout = _mfer_layout(path)
+    if layout is None:
+        return None
+    rate = _start_of_mfer(layout, fs, unit).fs
+    warnings: list[str] = []
+    first, last = sample_range(str(path), layout.n_samples, rate, start_s, end_s, warnings)
+    record = _of_mfer(layout, first, last, fs, unit)
+    time = record.start_time
+    return record.with_(
+        start_s=first / rate,
+        start_time=time + timedelta(seconds=first / rate) if time else None,
+        warnings=(*record.warnings, *warnings),
+    )
+
+
+def _mfer_layout(path: Path) -> mfer.Layout | None:
+    from ecgdatakit import FileParser
+
+    found = FileParser.detect_format(path) if path.is_file() else None
+    return mfer.layout_of(path) if found is not None and found["name"] == "MFER" else None
+
+
+@lru_cache(maxsize=2)
+def _start_of_mfer(layout: mfer.Layout, fs: float | None, unit: str | None) -> Record:
+    """Read one sample of each lead: what is true of the whole file is true of it."""
+    return _of_mfer(layout, 0, 1, fs, unit)
+
+
+def _of_mfer(layout: mfer.Layout, first: int, last: int, fs: float | None, unit: str | None) -> Record:
+    """Read some samples of an MFER file by way of a small one.
+
+    Raises
+    ------
+    ReadError
+    """
+    with tempfile.TemporaryDirectory(prefix="anyecg-") as folder:
+        small = Path(folder) / layout.path.name
+        try:
+            mfer.write_part(layout, first, last, small)
+            return read(small, None, None, fs, unit)
+        except EOFError as error:
+            raise ReadError(f"{layout.path}: {error}, expected a whole file. Copy it again.") from error
+        except ReadError as error:
+            raise ReadError(str(error).replace(str(small), str(layout.path))) from error
 
 
 def _opened(path: Path, warnings: list[str]) -> tuple[Path, str, Any]:

@@ -6,6 +6,7 @@ doi:10.1111/j.1542-474X.1998.tb00353.x.
 
 import binascii
 import struct
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 from anyecg.errors import ReadError
 from anyecg.readers.audit import rows_with_names
 from anyecg.readers.patient import age_at
-from anyecg.readers.slices import sample_range
+from anyecg.readers.slices import OWN_COUNT, Extent, sample_range
 from anyecg.readers.units import rate_of, unit_of
 from anyecg.readers.vendors.devices import LEAD_OFF
 from anyecg.record import Record
@@ -37,6 +38,17 @@ def sniff(head: bytes, path: Path) -> bool:
     return head.startswith(MAGIC)
 
 
+@dataclass(frozen=True)
+class _Holter:
+    """What the header says, and how many samples of each lead the file holds."""
+
+    head: bytes
+    begin: int
+    n_leads: int
+    n_samples: int
+    leads: tuple[str, ...]
+
+
 def read(path: Path, start_s: float | None, end_s: float | None, fs: float | None, unit: str | None) -> Record:
     """Read the leads; of the file only the slice is touched.
 
@@ -45,8 +57,74 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     ReadError
         See `anyecg.readers.read`.
     """
-    where, size = str(path), path.stat().st_size
+    where = str(path)
     warnings: list[str] = []
+    holter = _opened(path, warnings)
+    head, n_leads = holter.head, holter.n_leads
+    rate = _rate(where, head, fs)
+    first, last = sample_range(where, holter.n_samples, rate, start_s, end_s, warnings)
+    frames = np.fromfile(path, "<i2", (last - first) * n_leads, offset=holter.begin + 2 * n_leads * first)
+    if len(frames) < (last - first) * n_leads:
+        raise ReadError(f"{where}: it ends before {last / rate:.1f} s, expected more. Copy it again.")
+    frames = frames.reshape(-1, n_leads)
+
+    nanovolts = struct.unpack_from(f"<{n_leads}h", head, 206)
+    signal = np.empty((n_leads, last - first), dtype=np.float32)
+    uncalibrated, n_off = [], 0
+    for i, name in enumerate(holter.leads):
+        counts = np.ascontiguousarray(frames[:, i])
+        if nanovolts[i] > 0:
+            factor = unit_of(where, "nV", unit) * nanovolts[i]
+        else:
+            factor = 1e-3 if unit is None else unit_of(where, None, unit)
+            if unit is None:
+                uncalibrated.append(name)
+        np.multiply(counts, factor, out=signal[i], casting="unsafe")
+        off = counts == LEAD_OFF
+        signal[i, off] = np.nan
+        n_off += int(off.sum())
+    if uncalibrated:
+        warnings.append(f"no scale in the file, so 1 uV per unit is assumed: {', '.join(uncalibrated)}")
+    if n_off:
+        warnings.append(f"{n_off} samples of {LEAD_OFF} (lead off) are taken as not recorded")
+    started = _start_time(head)
+    return Record(
+        signal=signal,
+        fs=rate,
+        leads=rows_with_names(where, list(holter.leads), warnings),
+        id=path.stem,
+        format=NAME,
+        age=age_at(_day(head, 132), _day(head, 138)),
+        sex={1: "male", 2: "female"}.get(struct.unpack_from("<h", head, 128)[0]),
+        start_time=started + timedelta(seconds=first / rate) if started else None,
+        start_s=first / rate,
+        gain_known=not uncalibrated,
+        warnings=tuple(warnings),
+    )
+
+
+def extent(path: Path, fs: float | None, unit: str | None) -> Extent:
+    """Return how long a file is, by its size.
+
+    Raises
+    ------
+    ReadError
+        See `anyecg.readers.read`.
+    """
+    holter = _opened(path, [])
+    names = rows_with_names(str(path), list(holter.leads), [])
+    return Extent(holter.n_samples, _rate(str(path), holter.head, fs), names)
+
+
+def _opened(path: Path, warnings: list[str]) -> _Holter:
+    """Read and check the header.
+
+    Raises
+    ------
+    ReadError
+        It is damaged or cut short.
+    """
+    where, size = str(path), path.stat().st_size
     with path.open("rb") as file:
         head = file.read(HEADER_BYTES)
         whole = len(head) == HEADER_BYTES
@@ -68,48 +146,14 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     n_samples, left = divmod(size - begin, 2 * n_leads)
     if left or (n_samples < stated < 2**31 - 1):
         # Some recorders write their greatest length into every file, so that this alone is no damage.
-        warnings.append(f"the file has {n_samples} samples a lead, {stated} by its own count")
-    rate = rate_of(where, float(struct.unpack_from("<h", head, 272)[0]), fs)
-    first, last = sample_range(where, n_samples, rate, start_s, end_s, warnings)
-    frames = np.memmap(path, dtype="<i2", mode="r", offset=begin, shape=(n_samples, n_leads)) if n_samples else None
-
+        warnings.append(f"the file has {n_samples} samples a lead, {stated} {OWN_COUNT}")
     codes = struct.unpack_from(f"<{n_leads}h", head, 158)
-    nanovolts = struct.unpack_from(f"<{n_leads}h", head, 206)
-    raw_names = [_LEADS.get(code, f"lead{i + 1}") for i, code in enumerate(codes)]
-    signal = np.full((n_leads, last - first), np.nan, dtype=np.float32)
-    uncalibrated, n_off = [], 0
-    for i, name in enumerate(raw_names):
-        if frames is None:
-            break
-        counts = np.asarray(frames[first:last, i])
-        if nanovolts[i] > 0:
-            factor = unit_of(where, "nV", unit) * nanovolts[i]
-        else:
-            factor = 1e-3 if unit is None else unit_of(where, None, unit)
-            if unit is None:
-                uncalibrated.append(name)
-        np.multiply(counts, factor, out=signal[i], casting="unsafe")
-        off = counts == LEAD_OFF
-        signal[i, off] = np.nan
-        n_off += int(off.sum())
-    if uncalibrated:
-        warnings.append(f"no scale in the file, so 1 uV per unit is assumed: {', '.join(uncalibrated)}")
-    if n_off:
-        warnings.append(f"{n_off} samples of {LEAD_OFF} (lead off) are taken as not recorded")
-    started = _start_time(head)
-    return Record(
-        signal=signal,
-        fs=rate,
-        leads=rows_with_names(where, raw_names, warnings),
-        id=path.stem,
-        format=NAME,
-        age=age_at(_day(head, 132), _day(head, 138)),
-        sex={1: "male", 2: "female"}.get(struct.unpack_from("<h", head, 128)[0]),
-        start_time=started + timedelta(seconds=first / rate) if started else None,
-        start_s=first / rate,
-        gain_known=not uncalibrated,
-        warnings=tuple(warnings),
-    )
+    leads = tuple(_LEADS.get(code, f"lead{i + 1}") for i, code in enumerate(codes))
+    return _Holter(head, begin, n_leads, n_samples, leads)
+
+
+def _rate(where: str, head: bytes, fs: float | None) -> float:
+    return rate_of(where, float(struct.unpack_from("<h", head, 272)[0]), fs)
 
 
 def _day(head: bytes, at: int) -> date | None:

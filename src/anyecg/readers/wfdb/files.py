@@ -1,6 +1,6 @@
 """WFDB records: PhysioNet's format, signal by wfdb, after `header` has checked what the header claims."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import numpy as np
 from anyecg.errors import ReadError
 from anyecg.readers.audit import rows_with_names
 from anyecg.readers.channels import says_ecg, says_other, to_one_rate
-from anyecg.readers.slices import check_size, sample_range
+from anyecg.readers.slices import OWN_COUNT, Extent, check_size, sample_range
 from anyecg.readers.units import mv_per, rate_of, unit_of
 from anyecg.readers.wfdb.annotations import read_annotations
 from anyecg.readers.wfdb.header import (
@@ -63,7 +63,7 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     header = parse_header(path)
     warnings: list[str] = []
     frame_hz = rate_of(where, header.fs, fs)
-    pieces = _segments(header)
+    pieces = _segments(header, warnings)
     n_frames = sum(length for _, length in pieces)
     first, last = sample_range(where, n_frames, frame_hz, start_s, end_s, warnings)
 
@@ -99,16 +99,40 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     )
 
 
-def _segments(header: Header) -> list[tuple[Header | str, int]]:
+def extent(path: Path, fs: float | None, unit: str | None) -> Extent | None:
+    """Return how long a record is, by its headers; None if a slice costs as much as the whole (format 8).
+
+    Raises
+    ------
+    ReadError
+        See `anyecg.readers.read`.
+    """
+    header = parse_header(path)
+    if any(signal.fmt == 8 for signal in header.signals):
+        return None
+    frame_hz = rate_of(str(path), header.fs, fs)
+    pieces = _segments(header, [])
+    channels = _ecg_channels(str(path), _layout(header, pieces, 0, 0), unit, [])
+    fastest = max(channel.signal.per_frame for channel in channels)
+    names = rows_with_names(str(path), [channel.signal.name for channel in channels], [])
+    return Extent(sum(n for _, n in pieces) * fastest, frame_hz * fastest, names)
+
+
+def _segments(header: Header, warnings: list[str]) -> list[tuple[Header | str, int]]:
     """Return ``(header or name, frames)`` for each stretch of time; the name "~" is a gap. Headers are read later.
 
     Raises
     ------
     ReadError
-        The lengths do not add up, or the signal files cannot hold what the header claims.
+        The lengths do not add up, or the signal files hold nothing.
     """
     if not header.segments:
-        return [(header, _check_files(header, header.n_samples))]
+        n_held, shortest = _held(header)
+        if header.n_samples is not None and n_held < header.n_samples:
+            warnings.append(
+                f"{shortest} is cut short: it holds {n_held} samples a lead, {header.n_samples} {OWN_COUNT}"
+            )
+        return [(header, n_held if header.n_samples is None else min(n_held, header.n_samples))]
     pieces: list[tuple[Header | str, int]] = [(name, n) for name, n in header.segments if n > 0]
     total = sum(n for _, n in pieces)
     if header.n_samples is not None and total != header.n_samples:
@@ -124,25 +148,29 @@ def _open_segment(record: Path, name: str, n_frames: int) -> Header:
     segment = parse_header(inside_folder(record, f"{name}.hea"))
     if segment.segments:
         raise ReadError(f"{record}: segment {name} has segments itself, expected signals. The header is damaged.")
-    if _check_files(segment, segment.n_samples or n_frames) != n_frames:
+    if segment.n_samples not in (None, n_frames):
         raise ReadError(
             f"{record}: segment {name} has {segment.n_samples} samples, expected {n_frames}. One of them is damaged."
         )
+    if (held := _held(replace(segment, n_samples=n_frames))[0]) < n_frames:
+        raise ReadError(f"{record}: segment {name} is cut short at {held} samples, expected {n_frames}. Copy it again.")
     return segment
 
 
-def _check_files(header: Header, n_frames: int | None) -> int:
-    """Return the frames of a header's signal files, after checking that these are there and long enough.
+def _held(header: Header) -> tuple[int, str]:
+    """Return how many frames the signal files of a header hold, and the name of the shortest.
 
     Raises
     ------
     ReadError
+        One is not there, holds nothing, or the header says of it what cannot be.
     """
+    found: list[tuple[int, str]] = []
     for name in dict.fromkeys(signal.file for signal in header.signals):
         signals = [s for s in header.signals if s.file == name]
         positions = [i for i, s in enumerate(header.signals) if s.file == name]
         file = inside_folder(header.path, name)
-        fmt = signals[0].fmt
+        fmt, offset = signals[0].fmt, signals[0].offset
         if fmt == 0 or len({(s.fmt, s.offset) for s in signals}) > 1 or positions[-1] - positions[0] >= len(positions):
             raise ReadError(
                 f"{header.path}: the signals of {name} differ in format or are not side by side. The header is damaged."
@@ -150,32 +178,45 @@ def _check_files(header: Header, n_frames: int | None) -> int:
         per_frame = sum(s.per_frame for s in signals)
         size = file.stat().st_size
         if fmt in FLAC_FORMATS:
-            if n_frames is None or len({s.per_frame for s in signals}) > 1:
+            if header.n_samples is None or len({s.per_frame for s in signals}) > 1:
                 raise ReadError(
                     f"{header.path}: FLAC signals without a length or of several rates, expected 'NAME SIGNALS RATE "
                     "SAMPLES' and one rate. Complete the header."
                 )
-            held = _flac_frames(file, n_frames * signals[0].per_frame + signals[0].offset) // signals[0].per_frame
+            per_frame = signals[0].per_frame
+            held = (_flac_frames(file, header.n_samples * per_frame + offset) - offset) // per_frame
         else:
-            held = int((size - signals[0].offset) / BYTES_PER_SAMPLE[fmt]) // per_frame
-        n_frames = held if n_frames is None else n_frames
-        if n_frames > held:
+            held = int((size - offset) / BYTES_PER_SAMPLE[fmt]) // per_frame
+        if held < 1:
             raise ReadError(
-                f"{header.path}: {name} holds {max(held, 0)} samples a lead, expected {n_frames}. The file is "
-                "cut short; copy it again."
+                f"{header.path}: {name} of {size} bytes holds no sample of every lead, expected "
+                f"{header.n_samples or 'some'}. The file is cut short; copy it again."
             )
-    return n_frames or 0
+        found.append((held, name))
+    return min(found)
 
 
 def _flac_frames(file: Path, n_wanted: int) -> int:
-    """Return ``n_wanted`` if a FLAC file has so many frames, else fewer, as its header or its end says."""
+    """Return how many of the first ``n_wanted`` frames a FLAC file holds: its header may claim more than there is."""
     import soundfile
 
+    def reaches(n: int) -> bool:
+        try:
+            with soundfile.SoundFile(file) as flac:
+                flac.seek(n - 1)
+                return len(flac.read(1)) == 1
+        except soundfile.SoundFileError:
+            return False
+
     with soundfile.SoundFile(file) as flac:
-        if flac.frames < n_wanted or n_wanted < 1:
-            return flac.frames
-        flac.seek(n_wanted - 1)
-        return n_wanted if len(flac.read(1)) == 1 else n_wanted - 1
+        n_wanted = min(n_wanted, flac.frames)
+    if n_wanted < 1 or reaches(n_wanted):
+        return n_wanted
+    held, beyond = 0, n_wanted
+    while beyond - held > 1:
+        middle = (held + beyond) // 2
+        held, beyond = (middle, beyond) if reaches(middle) else (held, middle)
+    return held
 
 
 def _layout(header: Header, pieces: list[tuple[Header | str, int]], first: int, last: int) -> tuple[Signal, ...]:
@@ -206,10 +247,12 @@ def _layout(header: Header, pieces: list[tuple[Header | str, int]], first: int, 
                 if signal.name not in known or known[signal.name].fmt == 0:
                     known[signal.name] = signal
         at += n_frames
-    signals = tuple(known.values()) if variable else fixed
-    if not signals:
-        raise ReadError(f"{header.path}: no segment with a signal in this slice, expected one. Ask for another slice.")
-    return signals
+    if signals := tuple(known.values()) if variable else fixed:
+        return signals
+    for name, n_frames in header.segments:  # the slice lies in a gap: any other segment has the signals
+        if name != "~" and n_frames > 0:
+            return _open_segment(header.path, name, n_frames).signals
+    raise ReadError(f"{header.path}: no segment with a signal, expected one. The header is damaged.")
 
 
 def _variable(header: Header) -> bool:
@@ -375,7 +418,7 @@ def _read_segment(
     )
     rows = []
     for position, signal, counts in zip(positions, signals, found, strict=True):
-        whole = start == 0 and last == n_held
+        whole = start == 0 and last == n_held == header.n_samples
         if whole and signal.checksum and (int(counts.sum(dtype=np.int64)) - signal.checksum) % 65536:
             wrong_checksums.append(f"{signal.name or f'signal {position + 1}'} of {header.path.name}")
         at, stop = ((frame - start + signal.skew) * signal.per_frame for frame in (begin, end))

@@ -99,7 +99,8 @@ def parse_header(path: Path) -> Header:
     return Header(
         path=path,
         fs=fs,
-        n_samples=int(match["n_samples"]) if match["n_samples"] else None,
+        # "If it is zero or missing, the number of samples is unspecified" (header-5).
+        n_samples=int(match["n_samples"] or 0) or None,
         start_time=_start_time(match["when"] or ""),
         n_signals=n_signals,
         signals=signals,

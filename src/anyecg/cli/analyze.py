@@ -1,0 +1,152 @@
+"""The verb ``analyze``: a report on recordings of any length, also on one that is still growing."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from anyecg.cli.files import Batch, check_output, output_names, write_whole
+from anyecg.cli.printing import only_json_on_stdout, print_json, say, to_json
+from anyecg.cli.program import AsJson, End, FixUnits, Force, Fs, ManyFiles, ModelName, Start, Unit, app
+
+if TYPE_CHECKING:
+    from anyecg.engine import Model
+    from anyecg.result import Result
+
+
+@app.command()
+def analyze(
+    files: ManyFiles,
+    as_json: AsJson = False,
+    report: Annotated[Path | None, typer.Option("--report", help="Report on one file: a .html, .png or .json.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for a .html and a .json of each file.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on while the file grows; print what is known every few seconds.")
+    ] = False,
+    every: Annotated[float, typer.Option("--every", help="With --follow: seconds between two lines.")] = 5.0,
+    idle: Annotated[
+        float, typer.Option("--idle", help="With --follow: end when nothing came for so many seconds.")
+    ] = 60.0,
+    state: Annotated[
+        Path | None,
+        typer.Option("--state", help="Where a long analysis keeps what it has found; stopped, the next run goes on."),
+    ] = None,
+    model: ModelName = "nano",
+    fs: Fs = None,
+    unit: Unit = None,
+    fix_units: FixUnits = False,
+    start: Start = None,
+    end: End = None,
+    force: Force = False,
+) -> None:
+    """Report on recordings of any length.
+
+    Signal quality, heart rate and rhythm figures, episodes, and how far a recording lies from normal ones. Without
+    options a readable summary is printed. A file of more than ten minutes is read in stretches: memory does not grow
+    with its length. With --report or --out an analysis that was stopped is taken up again by the same command.
+    """
+    batch = Batch(files)
+    if batch.many and (report is not None or state is not None or follow):
+        raise ValueError("--report, --state and --follow are for one file; for several give a folder with --out")
+    if report is not None:
+        check_output(report, force, [".html", ".png", ".json"])
+    names = output_names(batch.files, out, force) if out else {}
+
+    from anyecg.analysis import analyze_file
+    from anyecg.engine import load
+    from anyecg.report import write_report
+    from anyecg.report.text import summary
+
+    loaded = load(model)
+    asked: dict[str, Any] = {"start_s": start, "end_s": end, "fs": fs, "unit": unit, "fix_units": fix_units}
+
+    def kept_in(path: Path) -> Path | None:
+        """Return where to keep the state of a long analysis: hidden, beside what it will write."""
+        if state is not None or (report is None and out is None):
+            return state
+        target = report or (out or Path()) / names[path]
+        return target.with_name(f".{target.name}.analysis")
+
+    def work(path: Path) -> dict[str, Any]:
+        if follow:
+            result = _follow(path, loaded, every, idle, fs=fs, unit=unit)
+        else:
+            if out is not None:
+                out.mkdir(parents=True, exist_ok=True)
+            with _hours_done(path, shown=not batch.many) as told:
+                result = analyze_file(path, loaded, **asked, state=kept_in(path), progress=told)
+        document = {"path": str(path), **result.to_dict()}
+        if report is not None:
+            write_report(result, report, force=force)
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            write_report(result, out / f"{names[path]}.html", force=force)
+            write_whole(out / f"{names[path]}.json", to_json(document).encode())
+        if not as_json and not (out and batch.many):
+            print(summary(result) + ("\n" if batch.many else ""))
+        return document
+
+    with only_json_on_stdout(as_json):
+        documents = batch.run(work, streams=not as_json and out is None)
+    if as_json:
+        print_json(documents if batch.many else documents[0])
+    if out is not None:
+        say(f"{out}: {len(documents)} report{'s' * (len(documents) != 1)} written")
+    elif report is not None:
+        say(f"{report}: written")
+    batch.finish()
+
+
+@contextmanager
+def _hours_done(path: Path, *, shown: bool) -> Iterator[Callable[[float], None] | None]:
+    """Show how much of a long recording is done, on a terminal."""
+    import sys
+
+    if not shown or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = BarColumn(), TextColumn("{task.completed:.1f} of {task.total:.1f} h"), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
+        tasks: list[Any] = []
+
+        def told(seconds: float) -> None:
+            if not tasks:
+                from anyecg.readers import extent
+
+                tasks.append(progress.add_task("", total=extent(path).duration_s / 3600))
+            progress.update(tasks[0], completed=seconds / 3600)
+
+        yield told
+
+
+def _follow(path: Path, model: "Model", every: float, idle: float, **given: Any) -> "Result":
+    """Print a line every few seconds while a file grows; Ctrl-C ends the recording, not the report."""
+    from anyecg.analysis import follow_file
+
+    if not every > 0:
+        raise ValueError(f"--every is {every:g}, allowed is a number of seconds above 0")
+    result = None
+    for result in follow_file(path, model, every_s=every, idle_s=idle, **given):
+        say(_line(result))
+    if result is None:
+        from anyecg.errors import ReadError
+
+        raise ReadError(
+            f"{path}: nothing could be analysed while waiting, expected a growing recording. Check the file."
+        )
+    return result
+
+
+def _line(result: "Result") -> str:
+    """Return what is known of a growing recording, on one line."""
+    from anyecg.report.layout import clock
+    from anyecg.report.text import quality_words, rhythm_words
+
+    episodes = [f for f in result.findings if f.kind == "rhythm" and f.start_s > 0]
+    last = f"; last: {episodes[-1].name} at {clock(episodes[-1].start_s)}" if episodes else ""
+    return f"{clock(result.duration_s)}  {rhythm_words(result)}; {quality_words(result)}{last}"

@@ -1,0 +1,513 @@
+"""A recording of any length -> Result, piece by piece, while its samples arrive.
+
+Every recording goes this way: ten seconds are one piece, a day is 1,440. What is kept of a piece is small (beats,
+codes, levels), so memory hardly grows with the length; what a piece says does not depend on how its samples came (see
+`anyecg.pieces`). What needs more than a piece waits for it: the classes of beats for the half hour around them, rhythm
+episodes and the overview for the whole.
+"""
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from anyecg import __version__
+from anyecg.beats import Detected, detect_beats, rhythm_of, within
+from anyecg.engine import Model, load
+from anyecg.errors import SignalError
+from anyecg.pieces import PIECE_S, Cutter, Piece
+from anyecg.quality import assess, joint_quality, problem_bits
+from anyecg.record import Annotation, Record, runs_of
+from anyecg.result import BEAT_CLASSES, Quality, Result, Rhythm
+from anyecg.signals import find_leads_off, leads_off_words
+from anyecg.tasks.anomaly import (
+    References,
+    anomaly_map,
+    anomaly_of,
+    distance_levels,
+    load_reference,
+    score_windows,
+    unusual_segments,
+)
+from anyecg.tasks.arrhythmia import labels_of, record_head_names, record_heads, window_logits
+from anyecg.tasks.beat_classes import FEWEST_BEATS, beat_inputs, classes_of, rr_features
+from anyecg.tasks.beat_classes import HEAD as BEATS_HEAD
+from anyecg.tasks.episodes import as_finding, merged
+from anyecg.tasks.long import summarize, window_surprise
+from anyecg.tasks.rhythm import HEAD as RHYTHM_HEAD
+from anyecg.tasks.rhythm import find_episodes
+from anyecg.tasks.st import st_levels
+from anyecg.tokens import Tokens
+
+FULL_PIECES = 10
+"""So many pieces are looked at in full. Of each later one, surprise is asked in the window whose embeddings are most
+unusual, and one window has an anomaly score: four passes of the encoder become one and a half."""
+
+SEGMENT_PIECES = 30
+"""Pieces whose beats are compared with one dominant beat: the ECG changes over a day. The beats of a segment get their
+classes when the next one is complete: what is usual about them is told by a quarter of an hour to both sides."""
+
+SEGMENT_MARGIN_S = 1.0
+REACH_BEATS = 1000
+"""Beats to either side whose intervals a beat is compared with (see `anyecg.tasks.beat_classes.RR_WINDOWS`)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """The course of one piece: its quality, and its beats in seconds from its start."""
+
+    quality: Quality
+    found: Detected
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What is kept of a piece, or of several: arrays whose first axis is laid end to end.
+
+    P pieces of L leads, F fragments, B blocks, W windows of the encoder, n of the rest; times from the recording's
+    start.
+
+    Parameters
+    ----------
+    end_s : (P,)
+    n_beats : int (P,)
+    r_peaks_s : (n,)
+    gaps_s : (n, 2)
+        Stretches in which no beat could be found.
+    unusable_s : (n, 2)
+    beat_lead : int (P,)
+        The lead that gave the times of the beats; -1 without any.
+    scores, problems : (P, L)
+        Quality of each lead, and its problems as bits.
+    usable : bool (P,)
+    off_s : (P, L)
+        Seconds that a lead was off.
+    st_mv : (P, L)
+    n_samples : int (P,)
+        Of the prepared signal.
+    codes : int16 (F, L, K)
+    scale_mv : (B, L)
+    surprise : (F, L)
+    pooled : (P, D)
+        Sum of the embeddings of ``n_pooled`` (P,) fragments.
+    logits : (W, labels of all record heads)
+    windows : (n, 3)
+        Anomaly score, percentile, and the number of windows it stands for.
+    segments : (n, 4)
+        Start and end of a stretch that stands out, lead, score.
+    """
+
+    end_s: np.ndarray
+    n_beats: np.ndarray
+    r_peaks_s: np.ndarray
+    gaps_s: np.ndarray
+    unusable_s: np.ndarray
+    beat_lead: np.ndarray
+    scores: np.ndarray
+    problems: np.ndarray
+    usable: np.ndarray
+    off_s: np.ndarray
+    st_mv: np.ndarray
+    n_samples: np.ndarray
+    codes: np.ndarray
+    scale_mv: np.ndarray
+    surprise: np.ndarray
+    pooled: np.ndarray
+    n_pooled: np.ndarray
+    logits: np.ndarray
+    windows: np.ndarray
+    segments: np.ndarray
+
+
+def end_to_end(parts: list[Seen]) -> Seen:
+    """Lay what was kept of consecutive stretches end to end."""
+    return Seen(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Seen)})
+
+
+class Stream:
+    """One recording, analysed while its samples arrive.
+
+    Parameters
+    ----------
+    like : Record
+        Rate, leads, age, sex and all else but the samples; its signal is not looked at.
+    model : Model, str or Path
+    keep_signal : bool
+        Keep the prepared signal, and decode the codes, so that the Result holds both. Memory then grows with length.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from anyecg import Record
+    >>> stream = Stream(Record(np.empty((1, 0)), 250.0, ("II",)))  # doctest: +SKIP
+    >>> stream.feed(samples_mv)  # doctest: +SKIP
+    >>> stream.result().rhythm.hr_bpm  # doctest: +SKIP
+    """
+
+    def __init__(self, like: Record, model: Model | str | Path = "nano", *, keep_signal: bool = False) -> None:
+        self.model = model if isinstance(model, Model) else load(model)
+        open_all(self.model)
+        self._like = like.with_(signal=like.signal[:, :0])
+        self._reference = load_reference(self.model.checkpoint.folder, like.n_leads)
+        self._cutter = Cutter(like, self.model.checkpoint.preparation)
+        self._segments: list[Seen] = []  # whose beats have their classes
+        self._recent: list[Seen] = []
+        self._recent_pieces: list[Piece] = []
+        self._classes: list[np.ndarray] = []
+        self._class_scores: list[np.ndarray] = []
+        self._prepared: list[np.ndarray] | None = [] if keep_signal else None
+        self._pending: deque[tuple[Piece, Future[Seen]]] = deque()
+        self._pool = ThreadPoolExecutor(self.model.threads, thread_name_prefix="anyecg-pieces")
+        self._worker: Model | None = None
+        self._beat_lead: str | None = None
+        self._last_peak_s = -np.inf
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of the recording that have arrived."""
+        return self._cutter.duration_s
+
+    @property
+    def analysed_s(self) -> float:
+        """Seconds that are analysed for good; `result` adds what came later."""
+        return self._cutter.number * PIECE_S
+
+    def feed(self, samples: np.ndarray) -> None:
+        """Take the next samples, (n_leads, n) in mV, as many as there are; NaN = not recorded.
+
+        Raises
+        ------
+        SignalError
+            Not one row a lead.
+        """
+        for piece in self._cutter.feed(samples):
+            self._begin(piece, self._one_threaded())
+            while len(self._pending) > self.model.threads:  # bounds the memory, and what is lost when all is stopped
+                self._keep(*self._pending.popleft())
+
+    def result(self) -> Result:
+        """Return what was found so far, as if the recording ended here; more may be fed after it.
+
+        Raises
+        ------
+        SignalError
+            There is too little signal, or nothing was recorded.
+        """
+        while self._pending:
+            self._keep(*self._pending.popleft())
+        before = self._beat_lead, self._last_peak_s
+        rest = self._cutter.rest()
+        try:
+            self._begin(rest, self.model if rest.number == 0 else self._one_threaded())
+            recent = [*self._recent, self._pending.pop()[1].result()]
+        finally:
+            self._beat_lead, self._last_peak_s = before
+        pieces = [*self._recent_pieces, _without_spare(rest)]
+        classes, scores = self._all_classes(recent, pieces)
+        return self._result(end_to_end([*self._segments, *recent]), classes, scores, rest)
+
+    # -- going on where another stream was stopped ---------------------------------------------------------------
+
+    @property
+    def needed_from(self) -> int:
+        """The number of the sample to feed next; not that which came last, in a stream that was `restore`d."""
+        return self._cutter.n_samples
+
+    def state(self) -> dict[str, np.ndarray] | None:
+        """Return what is found for good, by names; None as long as that is nothing."""
+        if not self._segments:
+            return None
+        self._segments = [end_to_end(self._segments)]
+        self._classes, self._class_scores = [np.concatenate(self._classes)], [np.concatenate(self._class_scores)]
+        seen = {f.name: getattr(self._segments[0], f.name) for f in fields(Seen)}
+        return {**seen, "classes": self._classes[0], "class_scores": self._class_scores[0]}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on where another stream, whose `state` this is, was stopped; feed samples from `needed_from` on."""
+        seen = Seen(**{f.name: state[f.name] for f in fields(Seen)})
+        self._segments, self._classes, self._class_scores = [seen], [state["classes"]], [state["class_scores"]]
+        self._cutter = Cutter(self._like, self.model.checkpoint.preparation, first_piece=len(seen.end_s))
+        known = seen.beat_lead[seen.beat_lead >= 0]
+        self._beat_lead = self._like.leads[int(known[-1])] if len(known) else None
+        self._last_peak_s = float(seen.r_peaks_s[-1]) if len(seen.r_peaks_s) else -np.inf
+
+    # -- a piece ---------------------------------------------------------------------------------------------
+
+    def _begin(self, piece: Piece, networks: Model) -> None:
+        """Find a piece's beats while the graphs, which need no Python while they run, look at it."""
+        course: Future[Course] = Future()
+        future = self._pool.submit(_look, networks, piece, course, self._reference)
+        self._pending.append((piece, future))
+        try:
+            quality = assess(piece.raw, piece.prepared)
+            found = detect_beats(piece.around, quality, self._beat_lead)
+            moved = Detected(found.r_peaks_s - piece.context_s, found.gaps_s - piece.context_s, found.lead)
+            start_s, end_s = 0.0 if piece.number else -np.inf, piece.end_s - piece.start_s
+            last = piece.last == piece.around.n_samples
+            own = within(moved, start_s, np.inf if last else end_s, self._last_peak_s - piece.start_s)
+            course.set_result(Course(quality, own))
+        except BaseException as error:
+            course.set_exception(error)
+            raise
+        self._beat_lead = own.lead or self._beat_lead
+        if len(own.r_peaks_s):
+            self._last_peak_s = piece.start_s + float(own.r_peaks_s[-1])
+
+    def _keep(self, piece: Piece, future: "Future[Seen]") -> None:
+        self._recent.append(future.result())
+        self._recent_pieces.append(_without_spare(piece))
+        if self._prepared is not None:
+            self._prepared.append(piece.prepared.signal)
+        if len(self._recent) == 2 * SEGMENT_PIECES:
+            classes, scores = self._classes_of(self._recent, self._recent_pieces[:SEGMENT_PIECES])
+            self._classes.append(classes)
+            self._class_scores.append(scores)
+            self._segments.append(end_to_end(self._recent[:SEGMENT_PIECES]))
+            del self._recent[:SEGMENT_PIECES], self._recent_pieces[:SEGMENT_PIECES]
+
+    def _one_threaded(self) -> Model:
+        """Return the model for pieces beside each other: a core each is faster than all cores for one."""
+        if self._worker is None:
+            self._worker = self.model if self.model.threads == 1 else Model(self.model.checkpoint, threads=1)
+        return self._worker
+
+    # -- the whole -------------------------------------------------------------------------------------------
+
+    def _all_classes(self, recent: list[Seen], pieces: list[Piece]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the class and its probability of every beat; a short last segment goes with the one before it."""
+        n_first = SEGMENT_PIECES if len(pieces) >= 1.5 * SEGMENT_PIECES else len(pieces)
+        found = [self._classes_of(recent, part) for part in (pieces[:n_first], pieces[n_first:]) if part]
+        classes = np.concatenate([*self._classes, *(c for c, _ in found)])
+        return classes, np.concatenate([*self._class_scores, *(s for _, s in found)])
+
+    def _classes_of(self, recent: list[Seen], segment: list[Piece]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the class (its number in `BEAT_CLASSES`) and its probability of each beat of consecutive pieces."""
+        peaks_s = np.concatenate([seen.r_peaks_s for seen in (*self._segments, *recent)])
+        until = np.cumsum(np.concatenate([[0], *(seen.n_beats for seen in (*self._segments, *recent))]))
+        first, last = int(until[segment[0].number]), int(until[segment[-1].number + 1])
+        head = self.model.head(BEATS_HEAD)
+        if head is None or first == last:
+            return np.zeros(last - first, dtype=np.uint8), np.zeros(last - first, dtype=np.float32)
+        reach = slice(max(first - REACH_BEATS, 0), last + REACH_BEATS)
+        rr = rr_features(peaks_s[reach])[first - reach.start : last - reach.start]
+        own = [piece.prepared.signal for piece in segment]
+        before = segment[0].around.signal[:, : segment[0].first]
+        behind = segment[-1].around.signal[:, segment[-1].last :]
+        whole = segment[0].around.with_(signal=np.concatenate([before, *own, behind], axis=1))
+        begins_s = segment[0].start_s - segment[0].context_s
+        return classes_of(head, beat_inputs(whole, peaks_s[first:last] - begins_s, rr))
+
+    def _result(self, seen: Seen, classes: np.ndarray, class_scores: np.ndarray, rest: Piece) -> Result:
+        like, model = self._like, self.model
+        duration_s = self.duration_s
+        quality = joint_quality(like.leads, seen.scores, seen.problems, seen.usable)
+        rhythm = rhythm_of(Detected(seen.r_peaks_s, seen.gaps_s, _most_common(seen.beat_lead, like.leads)))
+        tokens = self._tokens(seen)
+        told = quality.usable and model.head(BEATS_HEAD) is not None and len(rhythm.r_peaks_s) >= FEWEST_BEATS
+        beats = _as_annotations(rhythm.r_peaks_s, classes, class_scores) if told else ()
+        letters = np.array(BEAT_CLASSES)[classes] if beats else None
+        head = model.head(RHYTHM_HEAD)
+        unusable_s = merged(seen.unusable_s)
+        episodes = find_episodes(rhythm.r_peaks_s, letters, head=head, unusable_s=unusable_s)
+        anomaly = None
+        if quality.usable and len(seen.windows):
+            weighted = np.repeat(seen.windows[:, :2], seen.windows[:, 2].astype(int), axis=0)
+            anomaly = anomaly_of(weighted, _segments(seen.segments, like.leads))
+        threshold = head.labels[0].threshold if head else None
+        leads = (rhythm.lead,) if rhythm.lead else ()
+        surprise = seen.surprise.T
+        minutes = np.minimum(np.arange(max(1, int(np.ceil(duration_s / PIECE_S)))), len(seen.scores) - 1)
+        prepared_s = tokens.n_samples / tokens.grid.fs_hz
+        overview = summarize(
+            rhythm.r_peaks_s,
+            prepared_s,
+            classes=letters,
+            episodes=episodes,
+            unusable_s=unusable_s,
+            anomalies=anomaly.segments if anomaly else (),
+            surprise_bits=window_surprise(surprise, tokens.grid.fragment_s),
+            leads=like.leads,
+            st_mv=seen.st_mv[minutes].T,
+            quality=seen.scores[minutes].T.astype(np.float32),
+        )
+        logits = _by_head(model, seen.logits, like.n_leads)
+        prepared = rest.prepared.with_(signal=self._all_prepared(rest), annotations=like.annotations)
+        return Result(
+            record=like,
+            prepared=prepared,
+            quality=quality,
+            rhythm=rhythm,
+            tokens=tokens,
+            decoded=model.decode(tokens) if self._prepared is not None else prepared.with_(format="decoded"),
+            surprise=surprise,
+            embedding=(seen.pooled.sum(axis=0) / max(int(seen.n_pooled.sum()), 1)).astype(np.float32),
+            anomaly=anomaly,
+            findings=(
+                *labels_of(model, logits, quality, prepared_s),
+                *(as_finding(e, leads, None if e.score is None else threshold) for e in episodes),
+            ),
+            beats=beats,
+            overview=overview,
+            duration_s=duration_s,
+            model=model.describe(),
+            anyecg_version=__version__,
+            warnings=(
+                *like.warnings,
+                *leads_off_words(like.leads, seen.off_s.sum(axis=0)),
+                *_cautions(like, duration_s, model, quality),
+            ),
+        )
+
+    def _tokens(self, seen: Seen) -> Tokens:
+        if not (seen.codes >= 0).any():
+            raise SignalError(
+                f"{self._like.id}: no {self.model.checkpoint.grid.fragment_s:g} s stretch is recorded, expected at "
+                "least one. Check the source."
+            )
+        return Tokens(
+            seen.codes.transpose(1, 0, 2),
+            (seen.codes[..., 0] >= 0).T,
+            seen.scale_mv,
+            self.model.checkpoint.grid,
+            self.model.checkpoint.config["model"]["tokenizer"]["codebook_size"],
+            self._like.leads,
+            int(seen.n_samples.sum()),
+            record_id=self._like.id,
+            gain_known=self._like.gain_known,
+        )
+
+    def _all_prepared(self, rest: Piece) -> np.ndarray:
+        if self._prepared is None:
+            return np.empty((self._like.n_leads, 0), dtype=np.float32)
+        return np.concatenate([*self._prepared, rest.prepared.signal], axis=1)
+
+
+def open_all(model: Model) -> None:
+    """Begin to open every graph and head that an analysis needs."""
+    model.open_graphs((BEATS_HEAD, RHYTHM_HEAD, *record_head_names(model.checkpoint.folder)))
+
+
+def _look(model: Model, piece: Piece, course: "Future[Course]", reference: References) -> Seen:
+    """Look at a piece through the networks, then join what its quality and its beats say."""
+    prepared = piece.prepared
+    n_leads, full = prepared.n_leads, piece.number < FULL_PIECES
+    recorded = bool(np.isfinite(prepared.signal).any())
+    tokens = model.tokenize(prepared, allow_nothing=True)
+    embedding = model.embed(tokens)
+    if full or not recorded:
+        surprise = model.surprise(tokens)
+    else:
+        surprise = model.surprise(tokens, only=_most_unusual(model, tokens, distance_levels(embedding, reference)))
+    levels = anomaly_map(embedding, surprise, reference)
+
+    quality, found = course.result().quality, course.result().found
+    rhythm = Rhythm(found.r_peaks_s, lead=found.lead)
+    judged = [name for name, lead in quality.leads.items() if lead.score > 0] if quality.usable else []
+    windows = score_windows(embedding, judged, reference, prepared, rhythm, only=None if full else piece.number)
+    n_windows = max(1, round(tokens.valid.shape[1] / reference.known.window_fragments))
+    segments = unusual_segments(levels, embedding, set(judged), reference)
+    logits = window_logits(model, tokens, rhythm, quality, embedding)
+    there = np.isfinite(embedding.per_fragment[..., 0])
+    off_s = (
+        np.zeros(n_leads) if piece.raw.source_fs is not None else find_leads_off(piece.raw).sum(axis=1) / piece.raw.fs
+    )
+    at_s = piece.start_s
+    return Seen(
+        end_s=np.array([piece.end_s]),
+        n_beats=np.array([len(found.r_peaks_s)]),
+        r_peaks_s=found.r_peaks_s + at_s,
+        gaps_s=found.gaps_s + at_s,
+        unusable_s=_unusable(prepared, quality) + at_s,
+        beat_lead=np.array([prepared.leads.index(found.lead) if found.lead else -1]),
+        scores=np.array([[quality.leads[name].score for name in prepared.leads]]),
+        problems=np.array([[problem_bits(quality.leads[name]) for name in prepared.leads]]),
+        usable=np.array([quality.usable]),
+        off_s=off_s[None],
+        st_mv=st_levels(prepared, found.r_peaks_s)[None],
+        n_samples=np.array([prepared.n_samples]),
+        codes=tokens.codes.transpose(1, 0, 2).astype(np.int16),
+        scale_mv=tokens.scale_mv,
+        surprise=np.ascontiguousarray(surprise.T),
+        pooled=np.where(there[..., None], embedding.per_fragment, 0).sum(axis=(0, 1), dtype=np.float64)[None],
+        n_pooled=np.array([there.sum()]),
+        logits=np.concatenate(list(logits.values()), axis=1) if logits else np.empty((0, 0), dtype=np.float32),
+        windows=np.column_stack([windows, np.full(len(windows), 1 if full else n_windows)]),
+        segments=np.array(
+            [(a.start_s + at_s, a.end_s + at_s, prepared.leads.index(a.lead or ""), a.score) for a in segments]
+        ).reshape(-1, 4),
+    )
+
+
+def _most_unusual(model: Model, tokens: Tokens, levels: np.ndarray) -> np.ndarray:
+    """Return the number of the window whose fragments' levels (L, F) are highest on average."""
+    windows = model.windows(tokens)
+    cut = windows.cut(np.nan_to_num(levels))
+    return np.array([int(cut.mean(axis=(1, 2)).argmax())])
+
+
+def _unusable(prepared: Record, quality: Quality) -> np.ndarray:
+    """Return the stretches (n, 2) of a piece, in seconds, without any usable lead."""
+    if not quality.usable:
+        return np.array([[0.0, prepared.duration_s]])
+    gaps = runs_of(~np.isfinite(prepared.signal).any(axis=0))
+    return np.array(gaps, dtype=np.float64).reshape(-1, 2) / prepared.fs
+
+
+def _without_spare(piece: Piece) -> Piece:
+    """Return a piece with no more of its context than its first and its last beat need, and nothing of the source."""
+    margin = round(SEGMENT_MARGIN_S * piece.around.fs)
+    first, last = max(piece.first - margin, 0), piece.last + margin
+    around = piece.around.with_(signal=piece.around.signal[:, first:last].copy())
+    raw = piece.raw.with_(signal=piece.raw.signal[:, :0].copy())
+    return replace(piece, raw=raw, around=around, first=piece.first - first, last=piece.last - first)
+
+
+def _segments(found: np.ndarray, leads: tuple[str, ...]) -> tuple[Annotation, ...]:
+    """Return the stretches that stand out; one that goes on in the next piece is one."""
+    joined: list[Annotation] = []
+    for start_s, end_s, row, score in found[np.lexsort((found[:, 0], found[:, 2]))].tolist():
+        last = joined[-1] if joined else None
+        if last is not None and last.lead == leads[int(row)] and abs(last.end_s - start_s) < 1e-6:
+            before_s, after_s = last.end_s - last.start_s, end_s - start_s
+            mean = ((last.score or 0.0) * before_s + score * after_s) / (before_s + after_s)
+            joined[-1] = replace(last, end_s=end_s, score=mean)
+        else:
+            joined.append(Annotation(start_s, end_s, "anomaly", "unusual", leads[int(row)], score))
+    return tuple(joined)
+
+
+def _as_annotations(r_peaks_s: np.ndarray, classes: np.ndarray, scores: np.ndarray) -> tuple[Annotation, ...]:
+    return tuple(
+        Annotation(at_s, at_s, "beat", BEAT_CLASSES[k], score=score)
+        for at_s, k, score in zip(r_peaks_s.tolist(), classes.tolist(), scores.tolist(), strict=True)
+    )
+
+
+def _most_common(rows: np.ndarray, leads: tuple[str, ...]) -> str | None:
+    known = rows[rows >= 0]
+    return leads[int(np.bincount(known).argmax())] if len(known) else None
+
+
+def _by_head(model: Model, logits: np.ndarray, n_leads: int) -> dict[str, np.ndarray]:
+    """Take the labels of all record heads, which stand side by side, apart."""
+    heads = record_heads(model, n_leads)
+    edges = np.cumsum([len(head.labels) for head in heads])
+    return {head.name: part for head, part in zip(heads, np.split(logits, edges[:-1], axis=1), strict=True)}
+
+
+def _cautions(record: Record, duration_s: float, model: Model, quality: Quality) -> list[str]:
+    """Say what the model had to do without."""
+    cautions = []
+    unknown = [name for name in record.leads if name not in model.checkpoint.lead_names]
+    if unknown:
+        cautions.append(f"leads not in the training data, taken as unknown leads: {', '.join(unknown)}")
+    if not record.gain_known:
+        cautions.append("the gain is unknown: shapes and times hold, millivolts do not")
+    block_s = model.checkpoint.grid.block_samples / model.checkpoint.grid.fs_hz
+    if duration_s < block_s:
+        cautions.append(f"{duration_s:.1f} s of signal; the model was trained on {block_s:g} s and more")
+    if not quality.usable:
+        cautions.append("no lead is of usable quality: no anomaly score")
+    return cautions
