@@ -25,6 +25,8 @@ ROWS = {
     "anomaly": "one-class anomaly",
     "restoration": "corrupted-lead generation",
     "long": "episodes and burden in long recordings",
+    "paroxysmal": "a second level over windows: paroxysmal atrial fibrillation from half an hour",
+    "fibrillation": "false alarms of ventricular fibrillation",
     "objectives": "masked codes against SimCLR, BYOL and MAE",
 }
 """Each row is the module of its name beside this file: ``run(model, data, work, progress)`` and ``tables(numbers)``."""

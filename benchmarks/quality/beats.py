@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from baselines.beat_features import BASELINES, fit_predict, raw_features
 
-from anyecg.beats import find_beats
+from anyecg.analysis import analyze
 from anyecg.engine import Model
 from anyecg.heads import Head, open_head
 from anyecg.metrics import match_events, patient_bootstrap
@@ -94,7 +94,7 @@ def _ours(
         if not path.is_file():
             progress(f"test record {entry.record}")
             record = test.record(entry, model.checkpoint.preparation.fs_hz)
-            np.savez(path, **_of_record(head, record, *read_beats(data / DATABASE / entry.record)))
+            np.savez(path, **_of_record(model, head, record, *read_beats(data / DATABASE / entry.record)))
         with np.load(path) as saved:
             p_ours.append(saved["p"])
             for number, name in enumerate(ways):
@@ -102,14 +102,14 @@ def _ours(
     return head, found, np.concatenate(p_ours)
 
 
-def _of_record(head: Head, record: Record, at_s: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
+def _of_record(model: Model, head: Head, record: Record, at_s: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
     """Return the probabilities of one record's marked beats, and truth and found of each of the four ways."""
     p = class_probabilities(head, beat_inputs(record, at_s))
     answers = (
         (truth, decide(p, head.config["decision"])),
         (truth, _told(head, record.pick(record.leads[:1]), at_s)),
         _in_cuts(head, record, at_s, truth),
-        _end_to_end(head, record, at_s, truth),
+        _end_to_end(model, record, at_s, truth),
     )
     parts = {f"truth{number}": t for number, (t, _) in enumerate(answers)}
     return {"p": p, **parts, **{f"found{number}": f for number, (_, f) in enumerate(answers)}}
@@ -135,10 +135,11 @@ def _in_cuts(head: Head, record: Record, at_s: np.ndarray, truth: np.ndarray) ->
     return truth[asked], found[asked]
 
 
-def _end_to_end(head: Head, record: Record, at_s: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _end_to_end(model: Model, record: Record, at_s: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return truth and found of all beats, marked or found, matched within 150 ms; `MISSED` on the side without."""
-    ours_s = find_beats(record).r_peaks_s
-    chosen = _told(head, record, ours_s)
+    beats = analyze(record, model).beats
+    ours_s = np.array([beat.start_s for beat in beats])
+    chosen = np.array([CLASSES.index(beat.code) for beat in beats], dtype=int)
     pairs = match_events(at_s, ours_s, TOLERANCE_S)
     missed = np.setdiff1d(np.arange(len(at_s)), pairs[:, 0])
     false = np.setdiff1d(np.arange(len(ours_s)), pairs[:, 1])

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from baselines.rr_irregularity import COSEN_SPANS, RMSSD_BEATS, BoostedWindows, cosen, rmssd
 
-from anyecg.beats import find_beats
+from anyecg.analysis import analyze
 from anyecg.engine import Model
 from anyecg.heads import open_head
 from anyecg.metrics import patient_bootstrap
@@ -125,7 +125,7 @@ def _sets(
     if not kept.is_file():
         folder = prepare_databases(data, data / "splits.csv", model.checkpoint.preparation)
         corpus, fs_hz = Corpus(folder, "test", ("mitdb",)), model.checkpoint.preparation.fs_hz
-        found = {entry.record: find_beats(corpus.record(entry, fs_hz)).r_peaks_s for entry in corpus.entries}
+        found = {entry.record: analyze(corpus.record(entry, fs_hz), model).rhythm.r_peaks_s for entry in corpus.entries}
         np.savez(kept, **found)
     with np.load(kept) as beats:
         yield "mitdb DS2, our beats", halves, [beats[one.record] for one in halves]

@@ -24,7 +24,7 @@ N_LEADS = 3
 
 CALLS = {
     "neurokit2 ecg_process": ("peer", "neurokit2", "neurokit2.ecg_process(ecg, sampling_rate=FS)"),
-    "openecg encode_stream": ("peer", "openecg", "openecg.encode_stream(ecg, fs=FS, model='default')"),
+    "openecg encode_stream": ("peer", "openecg", "openecg.encode_stream(ecg, fs=FS, model=openecg.load_codec_onnx())"),
     "wfdb xqrs (beats only)": ("own", "wfdb.processing", "wfdb.processing.xqrs_detect(ecg, FS, verbose=False)"),
     "sleepecg detect_heartbeats (beats only)": ("own", "sleepecg", "sleepecg.detect_heartbeats(ecg, FS)"),
 }
@@ -46,7 +46,9 @@ print(json.dumps({{"call_s": took_s, "version": version("{package}")}}))
 
 def sides(file: Path, lead: Path, peer: str | None) -> dict[str, list[str]]:
     """Return the command of each side; those that need a Python of the peers are left out without one."""
-    found = {f"anyecg analyze --json, {N_LEADS} leads": [sys.executable, "-m", "anyecg", "analyze", str(file), "--json"]}
+    found = {
+        f"anyecg analyze --json, {N_LEADS} leads": [sys.executable, "-m", "anyecg", "analyze", str(file), "--json"]
+    }
     for name, (whose, module, call) in CALLS.items():
         python = sys.executable if whose == "own" else peer
         if python is not None:
@@ -103,7 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="twenty seconds, once: does it work")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/peers"))
     asked = parser.parse_args(arguments)
-    length, repeats = ("20s", 1) if asked.quick else (asked.length, asked.repeats)
+    length, repeats = ("20s", 0) if asked.quick else (asked.length, asked.repeats)
 
     ecg_mv, ecg = source_ecg(asked.data, FS)
     with tempfile.TemporaryDirectory() as folder:

@@ -13,6 +13,11 @@ from anyecg.pieces import CONTEXT_S
 from anyecg.quality import assess
 from anyecg.record import Annotation, Record
 from anyecg.result import Anomaly, Result
+from anyecg.tasks.episodes import RULES
+from anyecg.tasks.rhythm import HEAD as RHYTHM_HEAD
+
+EPISODES = (RULES, RHYTHM_HEAD)
+"""Where findings that have a time come from; others are about the whole recording."""
 
 THE_START = Strip(0.0, 30.0, ())
 """Is shown where no strip asks for a look."""
@@ -91,7 +96,7 @@ def _excerpt(result: Result, model: Model, strip: Strip, read: Callable[[float, 
         surprise=result.surprise[:, fragments],
         anomaly=anomaly
         and Anomaly(anomaly.score, anomaly.percentile, tuple(moved(a) for a in anomaly.segments if here(a))),
-        findings=tuple(moved(f) for f in result.findings if f.kind == "rhythm" and here(f)),  # type: ignore[misc]
+        findings=tuple(moved(f) for f in result.findings if f.source in EPISODES and here(f)),  # type: ignore[misc]
         beats=tuple(moved(result.beats[i]) for i in np.flatnonzero(inside)) if result.beats else (),
         overview=None,
         duration_s=end_s - start_s,

@@ -14,7 +14,7 @@ from anyecg.record import Record
 from anyecg.writers import write
 
 FS = 250.0
-QUICK = {"poll_s": 0.01, "idle_s": 0.5}
+QUICK = {"poll_s": 0.01, "idle_s": 0.4}
 
 
 @pytest.fixture

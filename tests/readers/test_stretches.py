@@ -1,5 +1,6 @@
 """A recording stretch by stretch: together the stretches are the recording, whatever the rate and the format."""
 
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from itertools import pairwise
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from anyecg.errors import ReadError
-from anyecg.readers import extent, read, stretches
+from anyecg.readers import edf, extent, read, stretches
 from anyecg.readers.dicom.parts import waves_of
 from anyecg.record import Annotation, Record
 from anyecg.writers import write
@@ -34,8 +35,23 @@ def day_mv(n: int, fs: float, n_leads: int = 3) -> np.ndarray:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose files are read stretch by stretch although they are small."""
+    monkeypatch.setattr(sys.modules["anyecg.readers.stretches"], "SMALL_BYTES", 0)
     return tmp_path
+
+
+def test_a_small_file_is_read_once_and_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beats = tuple(Annotation(s, s, "beat", "N") for s in (1.0, 10.0))
+    write(Record(day_mv(5000, 250.0), 250.0, LEADS, annotations=beats), tmp_path / "a.edf")
+    whole = read(tmp_path / "a.edf")
+    times = []
+    real = edf.read
+    monkeypatch.setattr(edf, "read", lambda *arguments: times.append(0) or real(*arguments))
+    found = list(stretches(tmp_path / "a.edf", stretch_s=10))
+    assert len(times) == 1
+    np.testing.assert_array_equal(together(found), whole.signal)
+    assert [a.start_s for r in found for a in r.annotations if a.kind == "beat"] == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("fs", [250.0, 257.3, 128.0001])

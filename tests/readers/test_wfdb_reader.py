@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from datetime import datetime
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from anyecg.errors import ReadError
 from anyecg.readers import read
+from anyecg.readers.wfdb.annotations import read_marks
 
 
 @pytest.mark.parametrize("fmt", ["16", "212", "24", "32", "508", "516", "524", "80"])
@@ -307,7 +309,7 @@ def test_signals_that_are_cut_short(make_wfdb, fmt: str, bytes_a_sample: float) 
     assert record.warnings[0] == "rec.dat is cut short: it holds 1800 samples a lead, 2500 by its own count"
     assert not any("checksum" in warning for warning in record.warnings)
     np.testing.assert_array_equal(record.signal, whole.signal[:, :1800])
-    with pytest.raises(ReadError, match="the record ends at 7.200 s"):
+    with pytest.raises(ReadError, match=r"the record ends at 7\.200 s"):
         read(sample.path, start_s=8.0)
 
 
@@ -382,3 +384,39 @@ def test_a_record_line_of_a_thousand_words_takes_no_time(tmp_path: Path) -> None
     with pytest.raises(ReadError):
         read(tmp_path / "long.hea")
     assert time.process_time() - started < 2
+
+
+def rdann(path: Path) -> tuple[list[int], list[str], list[tuple[int, str]]]:
+    """Return ticks and symbols of what stands in time, and rhythm changes, as wfdb reads them."""
+    import wfdb as library
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        found = library.rdann(str(path.with_suffix("")), path.suffix[1:])
+    notes = [note.strip("\x00").strip() for note in found.aux_note]
+    marks = list(zip(found.sample.tolist(), found.symbol, notes, strict=True))
+    return [m[0] for m in marks], [m[1] for m in marks], [(m[0], m[2][1:]) for m in marks if m[1] == "+" and m[2]]
+
+
+def test_annotations_are_those_that_wfdb_reads(tmp_path: Path, wfdb) -> None:
+    """With long intervals, texts of odd length, and numbers, types and channels that stand between marks."""
+    rng = np.random.default_rng(0)
+    ticks = np.cumsum(rng.choice([1, 300, 1023, 1024, 90_000, 3_000_000], 200))
+    symbols = rng.choice(list('NVAF/Q~|+"=T'), 200).tolist()
+    notes = [f"({'AFIB'[: i % 5]}" if symbol == "+" else "" for i, symbol in enumerate(symbols)]
+    numbers = {"subtype": rng.integers(0, 5, 200), "chan": rng.integers(0, 3, 200), "num": rng.integers(0, 9, 200)}
+    wfdb.wrann("a", "atr", ticks, symbols, aux_note=notes, write_dir=str(tmp_path), **numbers)
+    marks = read_marks(tmp_path / "a.atr", 0)
+    assert (marks.ticks.tolist(), marks.symbols, marks.changes) == rdann(tmp_path / "a.atr")
+    assert marks.ticks_hz is None
+    wfdb.wrann("b", "atr", ticks, symbols, fs=360, write_dir=str(tmp_path))
+    assert read_marks(tmp_path / "b.atr", 0).ticks_hz == 360
+
+
+@pytest.mark.data
+def test_annotations_of_mitdb_and_ltafdb(database) -> None:
+    files = [*sorted(database("mitdb").glob("1*.atr"))[::6], next(iter(sorted(database("ltafdb").glob("*.atr"))))]
+    assert len(files) > 3
+    for file in files:
+        marks = read_marks(file, 0)
+        assert (marks.ticks.tolist(), marks.symbols, marks.changes) == rdann(file)

@@ -24,6 +24,9 @@ __all__ = ["STRETCH_S", "Extent", "extent", "stretches"]
 
 STRETCH_S = 600.0
 
+SMALL_BYTES = 2_000_000
+"""A file of no more is read at once, whatever is in it: to ask first how long it is takes longer."""
+
 DAMAGE_S = 1.0
 """Where a stretch cannot be read as a whole, what comes before the damage is found to this."""
 
@@ -107,7 +110,9 @@ def _stretches(
 ) -> Iterator[Record]:
     from anyecg.readers import cheap_extent, read, read_source
 
-    known = cheap_extent(path, fs, unit)
+    # A WFDB header is always small, and tells at once.
+    small = path.suffix != ".hea" and path.is_file() and path.stat().st_size <= SMALL_BYTES
+    known = None if small else cheap_extent(path, fs, unit)
     if known is None or known.n_samples == 0:
         whole = read(path, start_s=start_s, end_s=end_s, fs=fs, unit=unit, fix_units=fix_units)
         yield from _cut(whole, stretch_s)

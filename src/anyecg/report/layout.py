@@ -102,8 +102,11 @@ class Trace:
     cut_mm: list[tuple[float, int]] = field(default_factory=list)
 
 
-def sheets(result: Result) -> list[Sheet]:
-    """Lay a record out: 3 x 4 and a rhythm strip for 12 leads, rows of 10 s otherwise, more rows if it is long."""
+def sheets(result: Result, from_s: float | None = None) -> list[Sheet]:
+    """Lay a record out: 3 x 4 and a rhythm strip for 12 leads, rows of 10 s otherwise, more rows if it is long.
+
+    ``from_s`` is given for an excerpt of a longer recording: where in it the excerpt begins.
+    """
     record = result.prepared
     gain, calibrated = _gain(record)
     first = min(STRIP_S, record.duration_s)
@@ -112,19 +115,26 @@ def sheets(result: Result) -> list[Sheet]:
     laid: list[Sheet] = []
     if many or record.duration_s <= STRIP_S:
         rows = _first_rows(record, first, rhythm, gain)
-        title = f"{record.n_leads} lead{'s' if many else ''}, " + _span(0.0, first)
+        where = _span(0.0, first) if from_s is None else f"{first:.3g} s from {moment(from_s)} on"
+        title = f"{record.n_leads} lead{'s' if many else ''}, {where}"
         laid += _pages(title, rows, gain, calibrated)
     if record.duration_s > STRIP_S + 0.5:
         starts = _row_starts(result)
         up, down = _room(record, [Cell(rhythm, s, s + STRIP_S, MARGIN_MM) for s, _ in starts], gain)
         up = max(up, MM_PER_MV)  # room for the calibration pulse below the row's time
         rows = [
-            Row((Cell(rhythm, s, min(s + STRIP_S, record.duration_s), MARGIN_MM),), up, down, True, clock(s) + note)
+            Row(
+                (Cell(rhythm, s, min(s + STRIP_S, record.duration_s), MARGIN_MM),),
+                up,
+                down,
+                True,
+                clock((from_s or 0.0) + s) + note,
+            )
             for s, note in starts
         ]
         whole = record.duration_s <= WHOLE_UP_TO_S
-        what = "the whole recording" if whole else "the start, and the stretches that stand out most"
-        laid += _pages(f"Lead {rhythm}: {what}, 10 s a row", rows, gain, calibrated)
+        what = ": the whole recording" if whole else ": the start, and the stretches that stand out most"
+        laid += _pages(f"Lead {rhythm}{what if from_s is None else ''}, 10 s a row", rows, gain, calibrated)
     return laid
 
 

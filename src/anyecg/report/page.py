@@ -160,10 +160,10 @@ def _paper(result: Result) -> str:
     return "<section><h2>Electrocardiogram</h2>" + paper_figures(result, "paper") + "</section>"
 
 
-def paper_figures(result: Result, key: str) -> str:
+def paper_figures(result: Result, key: str, from_s: float | None = None) -> str:
     """Return every sheet of a result; ``key`` tells its drawings from others of the page."""
     figures = []
-    for number, sheet in enumerate(sheets(result)):
+    for number, sheet in enumerate(sheets(result, from_s)):
         caption = f"{sheet.title} · {_scale(sheet)} · {_filter_words(result)}"
         figures.append(
             f'<figure><div class="scroll">{paper.draw(result, sheet, f"{key}-{number}")}</div>'
@@ -179,11 +179,12 @@ def excerpts_section(result: Result) -> str:
     folds = []
     for number, excerpt in enumerate(result.excerpts):
         start_s = excerpt.record.start_s - result.record.start_s
-        reasons = ", ".join(dict.fromkeys(f.name or f.code for f in excerpt.findings)) or "for comparison"
+        reasons = list(dict.fromkeys(f.name or f.code for f in excerpt.findings))
+        reasons += ["anomaly"] if excerpt.anomaly and excerpt.anomaly.segments else []
         folds.append(
             f"<details{' open' * (number < OPEN_EXCERPTS)}><summary>{moment(start_s)} to "
-            f"{moment(start_s + excerpt.duration_s)}: {escape(reasons)}</summary>"
-            f"{paper_figures(excerpt, f'strip-{number}')}</details>"
+            f"{moment(start_s + excerpt.duration_s)}: {escape(', '.join(reasons) or 'the start')}</summary>"
+            f"{paper_figures(excerpt, f'strip-{number}', start_s)}</details>"
         )
     return f"<section><h2>Strips worth a look</h2>{''.join(folds)}</section>"
 

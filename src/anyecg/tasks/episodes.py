@@ -16,6 +16,9 @@ from anyecg.result import Finding
 RULES = "rules"
 """The source of findings that follow from beats by rules."""
 
+WAVEFORM = "waveform"
+"""The source of findings that follow from the signal between beats (see `anyecg.tasks.fibrillation`)."""
+
 PAUSE_S = 2.0
 """Long-term reports commonly list pauses from 2 s; those over 3 s are sinus node dysfunction (ACC/AHA/HRS guideline
 2018, doi:10.1161/CIR.0000000000000628)."""
@@ -122,7 +125,7 @@ def seconds_of(episodes: list[Annotation] | tuple[Annotation, ...], code: str) -
 def as_finding(episode: Annotation, leads: tuple[str, ...] = (), threshold: float | None = None) -> Finding:
     """Return an episode as a finding; a rule's has neither score nor threshold."""
     code = table()[episode.code]
-    source = RULES if episode.score is None else "rr_rhythm"
+    source = RULES if episode.score is None else WAVEFORM if episode.code == "VF" else "rr_rhythm"
     return Finding(
         **{**vars(episode), "snomed": code.snomed, "name": code.name, "threshold": threshold},
         present=True,

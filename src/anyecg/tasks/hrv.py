@@ -4,6 +4,8 @@ Everything rests on stretches of five minutes on the recording's clock and is av
 number of beats, and a day is comparable with five minutes. Standards: Task Force 1996 (doi:10.1161/01.CIR.93.5.1043).
 """
 
+from itertools import pairwise
+
 import numpy as np
 
 from anyecg.overview import HRV
@@ -63,8 +65,9 @@ def hrv(r_peaks_s: np.ndarray, classes: np.ndarray | None = None, unusable_s: np
     Notes
     -----
     Departures from the Task Force: no editing by hand; intervals beside a beat that is not normal are replaced, for the
-    spectrum, by the curve through their neighbours, for the non-linear measures left out. In atrial fibrillation the numbers
-    describe the fibrillation, not the sinus node.
+    spectrum, by the curve through their neighbours, for the non-linear measures left out. In atrial fibrillation the
+    numbers describe the fibrillation, not the sinus node. The power of VLF is a sum over all its steps of frequency;
+    libraries that integrate by trapezia leave out half of the lowest, which holds most of it.
     """
     beats_s = np.asarray(r_peaks_s, dtype=np.float64)
     normal = normal_intervals(beats_s, classes, unusable_s)
@@ -171,10 +174,7 @@ def _powers(ends_s: np.ndarray, nn_ms: np.ndarray, start_s: float) -> list[float
     reach_ms = 0.1 * np.ptp(nn_ms)
     course = np.clip(CubicSpline(ends_s, nn_ms)(inside), nn_ms.min() - reach_ms, nn_ms.max() + reach_ms)
     hz, density = welch(course, RATE_HZ, nperseg=round(WINDOW_S * RATE_HZ), detrend="linear")
-    return [
-        float(density[(hz >= low) & (hz < high)].sum() * hz[1])
-        for low, high in zip(BANDS_HZ, BANDS_HZ[1:], strict=False)
-    ]
+    return [float(density[(hz >= low) & (hz < high)].sum() * hz[1]) for low, high in pairwise(BANDS_HZ)]
 
 
 def _poincare(first_ms: np.ndarray, second_ms: np.ndarray) -> tuple[float, float, float]:

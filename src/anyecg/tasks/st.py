@@ -13,9 +13,9 @@ BEFORE_S, AFTER_S = 0.20, 0.30
 
 FEWEST_BEATS = 5
 AFTER_J_S = 0.06
-"""Exercise and Holter practice measures at J + 60 or J + 80 ms; the European ST-T database at J + 80, and at J + 60 where
-the rate is above 120 (Taddei 1992, doi:10.1093/oxfordjournals.eurheartj.a060332). One rule at all rates keeps a trend
-free of steps."""
+"""Exercise and Holter practice measures at J + 60 or J + 80 ms; the European ST-T database at J + 80, and at J + 60
+where the rate is above 120 (Taddei 1992, doi:10.1093/oxfordjournals.eurheartj.a060332). One rule at all rates keeps a
+trend free of steps."""
 
 PR_S = 0.024
 """Length of the PR segment's end that is the level; it ends `GUARD_S` before QRS."""
@@ -27,8 +27,8 @@ CALM_SHARE, CALM_S = 0.10, 0.012
 """Outside QRS the slope stays below this share of the steepest one for so long."""
 
 ONSET_S, OFFSET_S = (-0.12, -0.02), (0.03, 0.14)
-"""Where QRS begins and ends, about the R peak, at the extremes; where the slope shows no end, the usual 45 ms before and
-50 ms after it (a normal QRS lasts 80 to 110 ms)."""
+"""Where QRS begins and ends, about the R peak, at the extremes; where the slope shows no end, the usual 45 ms before
+and 50 ms after it (a normal QRS lasts 80 to 110 ms)."""
 USUAL_ONSET_S, USUAL_OFFSET_S = -0.045, 0.05
 
 

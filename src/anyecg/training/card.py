@@ -107,29 +107,41 @@ def _pretraining_tables(measured: dict[str, Any]) -> str:
 def _robustness_tables(measured: dict[str, Any]) -> str:
     noise = [
         [
-            *(kind, snr, f"{row['snr_gain_db']:.1f}", f"{row['wavelet_snr_gain_db']:.1f}", f"{row['r']:.3f}"),
-            _percent(row["codes_kept"]),
+            *(kind, snr, f"{row['snr_gain_db']:.1f}", f"{row['r']:.3f}", _percent(row["codes_kept"])),
+            *_wavelet_cells(row),
         ]
         for kind, by_snr in measured["noise"].items()
         for snr, row in by_snr.items()
     ]
     changed = [
-        [f"{label} {name}", _percent(row["codes_kept"])]
-        for key, label in (("rates", "Hz:"), ("gains", "gain x"), ("subsets", "only"))
+        [f"{label} {name}".strip(), _percent(row.get("codes_kept", [])), f"{row['r']:.3f}" if "r" in row else ""]
+        for key, label in (("rates", "Hz:"), ("gains", "gain x"), ("subsets", "only"), ("polarity", ""))
         for name, row in measured[key].items()
     ]
-    polarity = [[name, f"{row['r']:.3f}"] for name, row in measured["polarity"].items()]
     return "\n\n".join(
         [
             f"Split: {measured['split']}: {measured['n_records']} records of {measured['n_patients']} patients. "
             "Codes kept: share of codes equal to those of the record as it is, level 1 / 2 / ...",
             "Real noise mixed in (bw baseline wander, em electrode motion, ma muscle), decoded against *clean*; "
-            "`wavelet`: db6 soft thresholding of the same noisy signal. Medians over leads:",
-            _table(["noise", "SNR in, dB", "SNR gain, dB", "wavelet gain, dB", "r to clean", "codes kept, %"], noise),
-            _table(["the same record", "codes kept, %"], changed),
-            _table(["decoded", "r, median over leads"], polarity),
+            "`wavelet`: db6 soft thresholding of the same noisy signal, and the codes of that. Medians over leads:",
+            _table(
+                [
+                    *("noise", "SNR in, dB", "SNR gain, dB", "r to clean", "codes kept, %"),
+                    *("wavelet gain, dB", "wavelet r", "wavelet codes kept, %"),
+                ],
+                noise,
+            ),
+            "Recorded otherwise. r: decoded against the record, median over leads. A waveform upside down or under "
+            "another lead's name is compared with the codes of the same waveform as it was:",
+            _table(["the same record", "codes kept, %", "r"], changed),
         ]
     )
+
+
+def _wavelet_cells(row: dict[str, Any]) -> list[str]:
+    """Return the baseline's cells; numbers of version 2026.11.1 have the gain alone."""
+    r = f"{row['wavelet_r']:.3f}" if "wavelet_r" in row else ""
+    return [f"{row['wavelet_snr_gain_db']:.1f}", r, _percent(row.get("wavelet_codes_kept", []))]
 
 
 def _percent(shares: list[float]) -> str:

@@ -224,6 +224,7 @@ WAVES_DATABASE, BEATS_DATABASE = "ludb", "mitdb"
 RHYTHM_DATABASES = ("ltafdb", "nsrdb", "mitdb")  # day-long with rhythm marks, day-long and normal, half-hour ones
 TWELVE_LEAD_DATABASES = ("ptb-xl", "cinc2021", "code-15", "ludb", "cinc2011")
 RR_DATABASES = ("ltafdb", "nsrdb")  # day-long beat annotations, without signal
+PAROXYSMAL_DATABASE = "afpdb"  # pairs of half hours of people with and without paroxysmal atrial fibrillation
 
 
 def read_splits(path: Path) -> dict[str, dict[str, tuple[str, str]]]:

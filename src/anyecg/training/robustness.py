@@ -2,11 +2,13 @@
 
 Everything runs on test patients through the shipped graphs. The noise is real (MIT-BIH Noise Stress Test Database, the
 stretch kept for tests), mixed in at a known signal-to-noise ratio in the model's pass-band; the *clean* signal is what
-decoding is compared with. Baseline: the same band-pass and classical wavelet denoising.
+decoding is compared with. Baseline: the same band-pass and classical wavelet denoising. What becomes of a diagnosis is
+measured by ``python benchmarks/quality robustness_probe``.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,6 @@ N_RECORDS = 100
 
 SNRS_DB = (-6.0, 0.0, 6.0, 12.0, 18.0, 24.0)
 RATES_HZ = (100.0, 128.0, 250.0, 257.3, 360.0, 500.0, 1000.0)
-GAINS = (0.1, 0.3, 3.0, 10.0)
 SUBSETS = {
     **{"I": ("I",), "II": ("II",), "I, II": ("I", "II"), "I, II, V2": ("I", "II", "V2")},
     **{"limb leads": LIMB_LEADS, "I, II, V1-V6": ("I", "II", *PRECORDIAL_LEADS)},
@@ -48,7 +49,8 @@ def evaluate_robustness(
     Returns
     -------
     dict
-        ``noise`` by kind and SNR, ``rates``, ``gains``, ``subsets``, ``polarity``; JSON-ready.
+        ``noise`` by kind and SNR, ``rates``, ``gains``, ``subsets``, ``polarity``; JSON-ready. ``r``: decoded against
+        the clean signal, median over leads; ``codes_kept``: share of codes equal to those of the record as it is.
     """
     corpus = Corpus(folder, "test", (SUPERCLASS_DATABASE,))
     entries = [e for e in corpus.entries if e.clean and tuple(e.leads) == STANDARD_LEADS][:n_records]
@@ -67,14 +69,10 @@ def evaluate_robustness(
         "noise": against_noise,
         "rates": across_rates(model, entries, data / SUPERCLASS_DATABASE),
         "gains": {
-            f"{gain:g}": _agreement(model, tokens, [r.with_(signal=r.signal * np.float32(gain)) for r in records])
-            for gain in GAINS
+            name: _agreement(model, tokens, records, [change(r) for r in records]) for name, change in GAINS.items()
         },
-        "subsets": {
-            name: _agreement(model, [_of_leads(t, leads) for t in tokens], [r.pick(leads) for r in records])
-            for name, leads in SUBSETS.items()
-        },
-        "polarity": {name: _decoded_r(model, [change(r) for r in records]) for name, change in POLARITY.items()},
+        "subsets": {name: _alone(model, tokens, records, leads) for name, leads in SUBSETS.items()},
+        "polarity": {name: _inverted(model, tokens, records, *how) for name, how in EXCHANGES.items()},
     }
 
 
@@ -83,26 +81,42 @@ def _with_noise(
 ) -> dict[str, Any]:
     """Mix noise in, decode, compare with the clean signal; each lead gets its own stretch of noise, seeded."""
     rng = np.random.default_rng(0)
-    r, gained, baseline_gained, kept = [], [], [], []
+    r, baseline_r, gained, baseline_gained, kept, baseline_kept = [], [], [], [], [], []
     for clean, clean_tokens in zip(records, tokens, strict=True):
-        noisy = clean.signal.copy()
-        for row in noisy:
-            start = int(rng.integers(noise.shape[1] - len(row) + 1))
-            row += mixed_in(row, noise[rng.integers(len(noise)), start : start + len(row)], added_db)
-        noisy_tokens = model.tokenize(clean.with_(signal=noisy))
+        noisy = with_noise(clean, noise, added_db, rng)
+        noisy_tokens = model.tokenize(noisy)
         decoded = model.decode(noisy_tokens)
+        denoised = noisy.with_(signal=np.stack([wavelet_denoised(row) for row in noisy.signal]))
         kept.append(noisy_tokens.codes == clean_tokens.codes)
-        for reference, input_, output in zip(clean.signal, noisy, decoded.signal, strict=True):
+        baseline_kept.append(model.tokenize(denoised).codes == clean_tokens.codes)
+        for reference, input_, ours, theirs in zip(
+            clean.signal, noisy.signal, decoded.signal, denoised.signal, strict=True
+        ):
             before = snr_db(reference, input_)
-            r.append(pearson_r(reference, output))
-            gained.append(snr_db(reference, output) - before)
-            baseline_gained.append(snr_db(reference, wavelet_denoised(input_)) - before)
+            r.append(pearson_r(reference, ours))
+            baseline_r.append(pearson_r(reference, theirs))
+            gained.append(snr_db(reference, ours) - before)
+            baseline_gained.append(snr_db(reference, theirs) - before)
     return {
         "r": _median(r),
+        "wavelet_r": _median(baseline_r),
         "snr_gain_db": _median(gained),
         "wavelet_snr_gain_db": _median(baseline_gained),
         "codes_kept": _share_by_level(kept),
+        "wavelet_codes_kept": _share_by_level(baseline_kept),
     }
+
+
+def with_noise(record: Record, noise: np.ndarray, added_db: float, rng: np.random.Generator) -> Record:
+    """Mix noise (n_channels, n_samples) into a prepared record at a signal-to-noise ratio.
+
+    Each lead gets a stretch of its own, scaled to the lead's power.
+    """
+    noisy = record.signal.copy()
+    for row in noisy:
+        start = int(rng.integers(noise.shape[1] - len(row) + 1))
+        row += mixed_in(row, noise[rng.integers(len(noise)), start : start + len(row)], added_db)
+    return record.with_(signal=noisy)
 
 
 def wavelet_denoised(x: np.ndarray) -> np.ndarray:
@@ -122,26 +136,48 @@ def wavelet_denoised(x: np.ndarray) -> np.ndarray:
 
 
 def across_rates(model: Model, entries: list[Entry], source: Path) -> dict[str, Any]:
-    """Resample the raw records to each rate and compare codes with those of the records at their own rate."""
+    """Resample the raw records to each rate and compare with the records at their own rate."""
     read = READERS_OF[SUPERCLASS_DATABASE](source)
     raw = [read(entry.record)[0] for entry in entries]
-    tokens = [model.tokenize(record) for record in raw]
+    prepared = [model.prepare(record) for record in raw]
+    tokens = [model.tokenize(record) for record in prepared]
     return {
         f"{rate:g}": _agreement(
-            model, tokens, [r.with_(signal=resample(r.signal.astype(np.float64), r.fs, rate), fs=rate) for r in raw]
+            model,
+            tokens,
+            prepared,
+            [r.with_(signal=resample(r.signal.astype(np.float64), r.fs, rate), fs=rate) for r in raw],
         )
         for rate in RATES_HZ
     }
 
 
-def _agreement(model: Model, expected: list[Tokens], records: list[Record]) -> dict[str, Any]:
-    """Tokenise records; return the share of codes that are as expected, by level."""
-    kept = []
-    for tokens, record in zip(expected, records, strict=True):
-        codes = model.tokenize(record).codes
-        n = min(codes.shape[1], tokens.codes.shape[1])
-        kept.append(codes[:, :n] == tokens.codes[:, :n])
-    return {"codes_kept": _share_by_level(kept)}
+def _agreement(model: Model, expected: list[Tokens], clean: list[Record], records: list[Record]) -> dict[str, Any]:
+    """Tokenise and decode; compare codes with the expected ones, by level, and waveforms with the clean ones."""
+    kept, r = [], []
+    for tokens, reference, record in zip(expected, clean, records, strict=True):
+        found = model.tokenize(record)
+        n = min(found.codes.shape[1], tokens.codes.shape[1])
+        kept.append(found.codes[:, :n] == tokens.codes[:, :n])
+        for row, decoded in zip(reference.signal, model.decode(found).signal, strict=True):
+            n_samples = min(len(row), len(decoded))  # a resampled record may be a sample shorter
+            r.append(pearson_r(row[:n_samples], decoded[:n_samples]))
+    return {"codes_kept": _share_by_level(kept), "r": _median(r)}
+
+
+def _alone(model: Model, tokens: list[Tokens], records: list[Record], leads: tuple[str, ...]) -> dict[str, Any]:
+    """Compare leads tokenised without the others with the same leads among all."""
+    picked = [record.pick(leads) for record in records]
+    return _agreement(model, [_of_leads(t, leads) for t in tokens], picked, picked)
+
+
+def _inverted(
+    model: Model, tokens: list[Tokens], records: list[Record], pairs: dict[str, str], inverted: tuple[str, ...]
+) -> dict[str, Any]:
+    """Compare each waveform under its wrong name, or upside down, with the same waveform as it was recorded."""
+    changed = [swapped(record, pairs, inverted) for record in records]
+    moved = [_of_leads(t, tuple(pairs.get(name, name) for name in t.leads)) for t in tokens]
+    return _agreement(model, moved, changed, changed)
 
 
 def _of_leads(tokens: Tokens, leads: tuple[str, ...]) -> Tokens:
@@ -149,28 +185,35 @@ def _of_leads(tokens: Tokens, leads: tuple[str, ...]) -> Tokens:
     return replace(tokens, codes=tokens.codes[rows], valid=tokens.valid[rows], leads=leads)
 
 
-def _swapped(record: Record, pairs: dict[str, str], inverted: tuple[str, ...]) -> Record:
+def swapped(record: Record, pairs: dict[str, str], inverted: tuple[str, ...]) -> Record:
     """Return the record as exchanged electrodes would have given it: the rows change names, some change sign."""
     rows = [record.leads.index(pairs.get(name, name)) for name in record.leads]
     signs = np.array([-1 if name in inverted else 1 for name in record.leads], dtype=np.float32)
     return record.with_(signal=record.signal[rows] * signs[:, None])
 
 
+EXCHANGES: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
+    "as recorded": ({}, ()),
+    "arms exchanged": ({"II": "III", "III": "II", "aVR": "aVL", "aVL": "aVR"}, ("I",)),
+    "left arm and leg exchanged": ({"I": "II", "II": "I", "aVL": "aVF", "aVF": "aVL"}, ("III",)),
+    "all leads inverted": ({}, STANDARD_LEADS),
+    "lead I inverted": ({}, ("I",)),
+}
+"""Of each: which lead's waveform a lead shows, and which leads are upside down."""
+
 POLARITY: dict[str, Callable[[Record], Record]] = {
-    "as recorded": lambda r: r,
-    "all leads inverted": lambda r: r.with_(signal=-r.signal),
-    "arms exchanged": lambda r: _swapped(r, {"II": "III", "III": "II", "aVR": "aVL", "aVL": "aVR"}, ("I",)),
-    "left arm and leg exchanged": lambda r: _swapped(r, {"I": "II", "II": "I", "aVL": "aVF", "aVF": "aVL"}, ("III",)),
+    name: partial(swapped, pairs=pairs, inverted=inverted) for name, (pairs, inverted) in EXCHANGES.items()
 }
 
 
-def _decoded_r(model: Model, records: list[Record]) -> dict[str, float]:
-    r = [
-        pearson_r(row, decoded)
-        for record in records
-        for row, decoded in zip(record.signal, model.decode(model.tokenize(record)).signal, strict=True)
-    ]
-    return {"r": _median(r)}
+def _scaled(gain: float, record: Record) -> Record:
+    return record.with_(signal=record.signal * np.float32(gain))
+
+
+GAINS: dict[str, Callable[[Record], Record]] = {
+    **{f"{gain:g}": partial(_scaled, gain) for gain in (0.1, 0.3, 3.0, 10.0)},
+    "unknown": lambda record: record.with_(gain_known=False),
+}
 
 
 def _median(values: list[float]) -> float:

@@ -1,0 +1,323 @@
+"""Throughput: 10 s 12-lead records a second through tokenizer encoder and encoder, and what int8 would change.
+
+    python benchmarks/speed/throughput.py                  # speed, and agreement on one record
+    python benchmarks/speed/throughput.py --data data      # agreement on ptb-xl, patients of val and test apart
+
+Sides, in one process, in turn, with the same threads and inputs (real records, prepared and cut beforehand):
+onnxruntime with the shipped graphs (float32 arithmetic), onnxruntime with the same graphs quantised to int8 (weights a
+channel, activations as they come: `quantize_dynamic` of matrix products with constant weights, made into a temporary
+folder), torch eager in float32, from the same weights. The encoder stops at the embeddings.
+
+int8 is worth shipping only where at least 99 % of codes and of findings on real records stay the same.
+"""
+
+import argparse
+import csv
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import REPEATS, about, in_words, save, spread, table, usable_cores
+
+import anyecg
+from anyecg.engine import ENCODER_INPUTS, Model
+from anyecg.record import Record
+from anyecg.tokens import to_fragments
+
+GRAPHS = ("tokenizer_encoder.onnx", "encoder.onnx")
+BATCHES = (1, 4, 16)
+DATABASE = "ptb-xl"
+AIM = 1.3
+"""The shipped graphs against torch eager, records a second."""
+AGREE = 0.99
+PAUSE_S = 0.05
+"""Between sides: threads of onnxruntime wait awake for more work for some milliseconds."""
+
+Inputs = dict[str, np.ndarray]
+Side = Callable[[Inputs], tuple[np.ndarray, np.ndarray]]
+"""Inputs of a batch -> codes (B, L, P, K), embeddings (B, L, P, D)."""
+
+
+# -- inputs --------------------------------------------------------------------------------------------------
+
+
+def real_records(data: Path | None, n: int) -> dict[str, list[Record]]:
+    """Return up to n records of each split, by split; without data the one that comes with pydicom."""
+    if data is None:
+        from pydicom.data import get_testdata_file
+
+        return {"pydicom's sample": [anyecg.read(str(get_testdata_file("waveform_ecg.dcm", download=False)))]}
+    with open(data / "splits.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["database"] == DATABASE]
+    chosen: dict[str, list[Record]] = {}
+    for split in ("val", "test"):
+        names = [row["record"] for row in rows if row["split"] == split]
+        chosen[f"{DATABASE} {split}"] = [anyecg.read(data / DATABASE / f"{name}.hea") for name in names[:n]]
+    return chosen
+
+
+def batch_of(model: Model, records: list[Record]) -> Inputs:
+    """Return the inputs of both networks for records of one block each; codes are filled in by a side."""
+    parts = []
+    for record in records:
+        grid = model.checkpoint.grid
+        prepared = model.prepare(record)
+        block = prepared.with_(signal=prepared.signal[:, : grid.block_samples])
+        tokens, fragments = model.tokenize(block), to_fragments(block, grid)
+        windows = model.windows(tokens)
+        part = {name: getattr(windows, name) for name in ENCODER_INPUTS if name != "codes"}
+        parts.append(part | {"samples": fragments.samples})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+# -- sides ---------------------------------------------------------------------------------------------------
+
+
+def onnx_side(folder: Path, threads: int) -> Side:
+    """Return how onnxruntime runs the graphs of a folder, set up as `anyecg.engine` does."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    tokenizer, encoder = (
+        onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"]) for name in GRAPHS
+    )
+    asked = onnxruntime.RunOptions()
+    asked.only_execute_path_to_fetches = True
+
+    def run(inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+        ids = {name: inputs[name] for name in ("samples", "valid", "lead_ids")}
+        codes = tokenizer.run(None, ids, asked)[0]
+        window = {name: inputs[name] for name in ENCODER_INPUTS if name != "codes"}
+        return codes, encoder.run(["embeddings"], window | {"codes": codes}, asked)[0]
+
+    return run
+
+
+def torch_side(folder: Path, threads: int) -> Side:
+    """Return how torch runs the networks of a checkpoint, eagerly; layers above the embeddings are left out."""
+    import torch
+
+    from anyecg.checkpoint import open_checkpoint
+    from anyecg.models.export import load_networks
+
+    tokenizer, encoder = load_networks(folder)
+    layer = int(open_checkpoint(folder).config["embedding_layer"])
+
+    @torch.inference_mode()
+    def run(inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+        torch.set_num_threads(threads)
+        x = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        codes = tokenizer.codes(x["samples"], x["valid"], x["lead_ids"])
+        hidden = encoder.embed(codes, x["mask"], x["lead_ids"], x["log_scale"], x["scale_known"])
+        for block in encoder.blocks[:layer]:
+            hidden = block(hidden, x["valid"])
+        embeddings = encoder.norm(hidden) if layer == len(encoder.blocks) else hidden
+        return codes.numpy(), embeddings.numpy()
+
+    return run
+
+
+def quantised(folder: Path, target: Path) -> Path:
+    """Copy a checkpoint; quantise the matrix products with constant weights of its graphs to int8."""
+    import onnx
+    import onnxruntime
+    from onnxruntime.quantization import quantize_dynamic
+
+    shutil.copytree(folder, target)
+    logging.getLogger().setLevel(logging.ERROR)  # "please consider pre-processing": done in the next lines
+    for name in GRAPHS:
+        plain = target / f"plain_{name}"
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        # Weights lie in the checkpoint as float16, behind Casts and transpositions: fold these first.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(plain)
+        onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
+        graph = onnx.load(plain)
+        del graph.graph.value_info[:]  # shapes of the example the graph was exported with
+        onnx.save(graph, plain)
+        quantize_dynamic(plain, target / name, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"])
+        graph = onnx.load(target / name)
+        del graph.graph.value_info[:]  # inferred anew on the way, wrong behind SplitToSequence
+        onnx.save(graph, target / name)
+        plain.unlink()
+    return target
+
+
+def matrix_products(folder: Path) -> dict[str, list[int]]:
+    """Return of each graph how many matrix products are in int8, and how many there are."""
+    import onnx
+
+    found = {}
+    for name in GRAPHS:
+        kinds = [node.op_type for node in onnx.load(folder / name, load_external_data=False).graph.node]
+        found[name] = [kinds.count("MatMulInteger"), sum(kinds.count(k) for k in ("MatMulInteger", "MatMul", "Gemm"))]
+    return found
+
+
+# -- speed and agreement -------------------------------------------------------------------------------------
+
+
+def speed(sides: dict[str, Side], inputs: Inputs, repeats: int, least_s: float) -> dict[str, list[float]]:
+    """Return records a second of each side and repeat; a repeat lasts at least ``least_s``."""
+    n_records = len(inputs["valid"])
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(repeats + 1):
+        for name, run in sides.items():
+            time.sleep(PAUSE_S)
+            n_runs, started = 0, time.perf_counter()
+            while (took_s := time.perf_counter() - started) < least_s or not n_runs:
+                run(inputs)
+                n_runs += 1
+            if turn:  # the first warms up
+                found[name].append(n_records * n_runs / (took_s or time.perf_counter() - started))
+    return found
+
+
+def agreement(one: Side, other: Side, batches: list[Inputs]) -> dict[str, float]:
+    """Return the share of equal codes, of level 1 and of all, and how far embeddings lie apart where all are equal."""
+    equal, first, furthest, cosine = [], [], 0.0, []
+    for inputs in batches:
+        (codes, embeddings), (codes_too, embeddings_too) = one(inputs), other(inputs)
+        valid = inputs["valid"]
+        same = (codes == codes_too)[valid]  # (n, K)
+        equal.append(same)
+        first.append(same[:, 0])
+        a, b = embeddings[valid], embeddings_too[valid]
+        cosine.append((a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)))
+        if same.all():
+            furthest = max(furthest, float(np.abs(a - b).max()))
+    return {
+        "codes_equal": float(np.concatenate(equal).mean()),
+        "level_1_equal": float(np.concatenate(first).mean()),
+        "embedding_cosine_median": float(np.median(np.concatenate(cosine))),
+        "embedding_difference_max": furthest,
+        "records_with_equal_codes": float(np.mean([same.all() for same in equal])),
+    }
+
+
+def findings_agreement(one: Model, other: Model, records: list[Record]) -> dict[str, float]:
+    """Return the share of findings, yes or no, that stay the same, and of records of which all do."""
+    same, whole, n_present, moved = [], [], 0, []
+    for record in records:
+        found, found_too = ({(f.source, f.code): f for f in anyecg.analyze(record, m).findings} for m in (one, other))
+        keys = found.keys() | found_too.keys()
+        both = [k in found and k in found_too and found[k].present == found_too[k].present for k in keys]
+        same += both
+        whole.append(all(both))
+        n_present += sum(f.present is True for f in found.values())
+        moved += [abs((found[k].score or 0) - (found_too[k].score or 0)) for k in found.keys() & found_too.keys()]
+    return {
+        "n_findings": len(same),
+        "n_present": n_present,
+        "findings_equal": float(np.mean(same)) if same else float("nan"),
+        "records_equal": float(np.mean(whole)),
+        "score_moved_p95": float(np.quantile(moved, 0.95)) if moved else float("nan"),
+    }
+
+
+# -- the tables ----------------------------------------------------------------------------------------------
+
+
+def all_tables(numbers: dict[str, Any]) -> str:
+    """Return speed, agreement of the runtimes, agreement of int8, and the verdict."""
+    rows = []
+    for case in numbers["speed"]:
+        torch_s = float(np.median(case["records_per_s"]["torch eager fp32"]))
+        for name, rates in case["records_per_s"].items():
+            rows.append([str(case["threads"]), str(case["batch"]), name, spread(rates, 1),
+                         f"{np.median(rates) / torch_s:.2f}"])  # fmt: skip
+    parts = [table(["threads", "batch", "side", "records/s, median (range)", "x torch eager"], rows)]
+    parts.append(f"Aim: onnxruntime fp32 at least {AIM} x torch eager on the same threads.")
+    rows = [
+        [
+            name, case["records"], str(case["n"]), f"{case['codes_equal']:.4f}", f"{case['level_1_equal']:.4f}",
+            f"{case['embedding_cosine_median']:.5f}",
+            f"{case['embedding_difference_max']:.1e} ({case['records_with_equal_codes']:.0%})"
+            if case["records_with_equal_codes"]
+            else "- (none)",
+        ]
+        for name, cases in numbers["agreement"].items()
+        for case in cases
+    ]  # fmt: skip
+    parts.append(table(
+        ["against the shipped graphs", "records", "n", "codes equal", "of level 1", "embedding cosine, median",
+         "largest difference, in records whose codes are all equal (share of records)"], rows))  # fmt: skip
+    rows = [
+        [case["records"], str(case["n"]), f"{case['n_findings']} ({case['n_present']} present)",
+         f"{case['findings_equal']:.4f}", f"{case['records_equal']:.3f}", f"{case['score_moved_p95']:.3f}"]
+        for case in numbers["findings"]
+    ]  # fmt: skip
+    parts.append(table(["int8 against shipped", "records", "findings", "equal", "records of which all are equal",
+                        "score moved, 95th percentile"], rows))  # fmt: skip
+    products = ", ".join(f"{a} of {b} in {name}" for name, (a, b) in numbers["int8_products"].items())
+    parts.append(f"{verdict(numbers)} In int8: matrix products {products}; the rest stays float32.")
+    parts.append(in_words(numbers["machine"]))
+    return "\n\n".join(parts)
+
+
+def verdict(numbers: dict[str, Any]) -> str:
+    """Say whether int8 may ship: codes and findings agree on all records asked, and something is gained."""
+    codes = min(case["codes_equal"] for case in numbers["agreement"]["onnxruntime int8"])
+    findings = min(case["findings_equal"] for case in numbers["findings"])
+    gain = float(np.median([
+        np.median(c["records_per_s"]["onnxruntime int8"]) / np.median(c["records_per_s"]["onnxruntime fp32"])
+        for c in numbers["speed"]
+    ]))  # fmt: skip
+    may = codes >= AGREE and findings >= AGREE and gain > 1
+    return (
+        f"int8 is {'worth' if may else 'not worth'} shipping: {codes:.2%} of codes and {findings:.2%} of findings stay "
+        f"(at least {AGREE:.0%} of both are asked), {gain:.2f} x the speed of fp32 (median over the rows)."
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print the tables, write them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="nano", help="name or folder of a checkpoint")
+    parser.add_argument("--data", type=Path, help="restored databases and splits.csv")
+    parser.add_argument("--records", type=int, default=50, help="of each split, for agreement")
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--quick", action="store_true", help="one batch of one, once: does it work")
+    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/throughput"))
+    asked = parser.parse_args(arguments)
+    repeats, least_s, batches = (1, 0.0, (1,)) if asked.quick else (asked.repeats, 1.0, BATCHES)
+
+    model = anyecg.load(asked.model)
+    records = real_records(asked.data, 1 if asked.quick else asked.records)
+    inputs = {name: [batch_of(model, [record]) for record in found] for name, found in records.items()}
+    first = next(iter(inputs.values()))
+    numbers: dict[str, Any] = {"machine": about("onnxruntime", "torch"), "speed": [], "agreement": {}, "findings": []}
+    with tempfile.TemporaryDirectory() as name:
+        shipped, small = model.checkpoint.folder, quantised(model.checkpoint.folder, Path(name) / "int8")
+        numbers["int8_products"] = matrix_products(small)
+        for threads in range(1, min(2, len(usable_cores())) + 1):
+            sides = {
+                "onnxruntime fp32": onnx_side(shipped, threads),
+                "onnxruntime int8": onnx_side(small, threads),
+                "torch eager fp32": torch_side(shipped, threads),
+            }
+            for n in batches:
+                batch = {key: np.concatenate([first[i % len(first)][key] for i in range(n)]) for key in first[0]}
+                rates = speed(sides, batch, repeats, least_s)
+                numbers["speed"].append({"threads": threads, "batch": n, "records_per_s": rates})
+        for other in ("onnxruntime int8", "torch eager fp32"):
+            numbers["agreement"][other] = [
+                {"records": where, "n": len(found), **agreement(sides["onnxruntime fp32"], sides[other], found)}
+                for where, found in inputs.items()
+            ]
+        eight = anyecg.load(small)
+        for where, found in records.items():
+            numbers["findings"].append({"records": where, "n": len(found), **findings_agreement(model, eight, found)})
+        save(asked.out, "Throughput", all_tables(numbers), numbers)
+
+
+if __name__ == "__main__":
+    main()
