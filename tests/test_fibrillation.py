@@ -88,7 +88,6 @@ def test_real_flutter_is_found_and_real_beats_are_not(database: object) -> None:
     folder = database("mitdb")  # type: ignore[operator]
     to = Preparation()
     flutter = prepare(read(folder / "207.hea", start_s=1544, end_s=1640), to)
-    (episode,) = vf_episodes(vf_windows(flutter))
-    assert episode.end_s - episode.start_s > 80
+    assert sum(a.end_s - a.start_s for a in vf_episodes(vf_windows(flutter))) > 70  # of 96
     for name in ("100", "203", "208"):  # sinus rhythm; fibrillation of the atria with runs; much ectopy
         assert vf_episodes(vf_windows(prepare(read(folder / f"{name}.hea", end_s=600), to))) == []

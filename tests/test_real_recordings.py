@@ -20,7 +20,7 @@ def test_codes_beats_and_episodes_are_those_of_one_pass(name: str, database: Cal
     one = anyecg.analyze(record, model)
     assert record.duration_s > 1500
     assert np.array_equal(model.tokenize(record).codes, one.tokens.codes)
-    for chunk_s in (31.7, 1000.0):
+    for chunk_s in (31.7,):
         stream = anyecg.Stream(record, model)
         n = round(chunk_s * record.fs)
         for k in range(0, record.n_samples, n):

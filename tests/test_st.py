@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from anyecg.record import Record
 from anyecg.signals import prepare
@@ -26,8 +27,8 @@ def made(st_mv: tuple[float, ...], duration_s: float = 60.0, rr_s: float = 0.9) 
                 (0.03, -0.2, 0.007),
             ):
                 row += height * np.exp(-0.5 * ((t - r - delay) / width) ** 2)
-            rise = 1 / (1 + np.exp(-(t - r - 0.045) / 0.002))
-            fall = 1 / (1 + np.exp((t - r - 0.30) / 0.02))
+            rise = expit((t - r - 0.045) / 0.002)
+            fall = expit(-(t - r - 0.30) / 0.02)
             row += level * rise * fall + 0.25 * np.exp(-0.5 * ((t - r - 0.30) / 0.035) ** 2)
         rows.append(row)
     return Record(np.array(rows), FS, tuple(f"V{i + 1}" for i in range(len(st_mv)))), peaks_s

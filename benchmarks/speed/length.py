@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from days import in_seconds, source_ecg, write_day
-from machine import REPEATS, about, finish, in_words, save, spread, start, table
+from machine import REPEATS, about, finish, in_words, spread, start, table, write
 
 CASES = [
     *((length, n_leads, 250) for n_leads in (1, 3) for length in ("1m", "10m", "1h", "6h", "24h", "72h")),
@@ -114,7 +114,9 @@ def main(arguments: list[str] | None = None) -> None:
             path = write_day(Path(folder) / "made", ecg_mv, in_seconds(length), n_leads, fs)
             runs = measure(path, 0 if asked.quick else asked.repeats)
         found[name_of(length, n_leads, fs)] = {"runs": runs, "machine": machine, "ecg": ecg}
-        save(asked.out, "Length", all_tables(found), found)
+        write(asked.out, "Length", all_tables(found), found)  # after each: the rest may take long
+        print(f"{name_of(length, n_leads, fs)}: {runs[-1]['wall_s']:.1f} s", file=sys.stderr, flush=True)
+    print(all_tables(found))
 
 
 if __name__ == "__main__":

@@ -87,8 +87,13 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def save(out: Path, title: str, text: str, numbers: dict[str, Any]) -> None:
-    """Print a row's tables; write them beside the numbers, ``out`` with .md and .json."""
+    """Print a row's tables, and write them."""
     print(text)
+    write(out, title, text, numbers)
+
+
+def write(out: Path, title: str, text: str, numbers: dict[str, Any]) -> None:
+    """Write a row's tables and beside them the numbers: ``out`` with .md and .json."""
     out.parent.mkdir(parents=True, exist_ok=True)
     out.with_suffix(".md").write_text(f"# {title}\n\n{text}\n")
     out.with_suffix(".json").write_text(json.dumps(numbers, indent=1) + "\n")

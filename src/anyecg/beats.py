@@ -15,6 +15,12 @@ MOST_VOTERS = 3
 SAME_BEAT_S = 0.15
 """Peaks of two leads nearer than this are one beat: the tolerance of ANSI/AAMI EC57 for beat-by-beat comparison."""
 
+REFRACTORY_S = 0.2
+"""No ventricle is excited again so soon."""
+
+T_WAVE_S, T_WAVE_SHARE = 0.36, 0.5
+"""See `_without_doubles`. Chosen on the training records of MIT-BIH."""
+
 REFINE_S = 0.05
 """A peak moves to the extremum within this distance, half the length of a normal QRS complex."""
 
@@ -154,8 +160,31 @@ def _detect(prepared: Record, row: int) -> _Voter:
         if np.abs(filtered).max() < floor:
             continue
         band[start:stop] = filtered
-        peaks.append(start + np.asarray(detect_heartbeats(_compressed(filtered, fs, floor), fs), dtype=np.int64))
+        found = np.asarray(detect_heartbeats(_compressed(filtered, fs, floor), fs), dtype=np.int64)
+        peaks.append(start + _without_doubles(found, filtered, fs))
     return _Voter(prepared.leads[row], band, recorded, np.concatenate(peaks))
+
+
+def _without_doubles(peaks: np.ndarray, band: np.ndarray, fs: float) -> np.ndarray:
+    """Leave out the second peak of a wide QRS complex, and T waves taken for beats.
+
+    Of two peaks nearer than `REFRACTORY_S` the larger stays. A peak within `T_WAVE_S` of the one before, and less than
+    `T_WAVE_SHARE` of its height, is its T wave (Pan and Tompkins have a rule of this kind, on the slope).
+    """
+    reach = round(REFINE_S * fs)
+    heights = [float(np.abs(band[max(peak - reach, 0) : peak + reach + 1]).max()) for peak in peaks.tolist()]
+    kept: list[tuple[int, float]] = []
+    for peak, height in zip(peaks.tolist(), heights, strict=True):
+        if kept:
+            apart_s, before = (peak - kept[-1][0]) / fs, kept[-1][1]
+            if apart_s < REFRACTORY_S:
+                if height > before:
+                    kept[-1] = (peak, height)
+                continue
+            if apart_s < T_WAVE_S and height < T_WAVE_SHARE * before:
+                continue
+        kept.append((peak, height))
+    return np.array([peak for peak, _ in kept], dtype=np.int64)
 
 
 def _compressed(band: np.ndarray, fs: float, floor: float) -> np.ndarray:

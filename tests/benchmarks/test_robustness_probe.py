@@ -84,7 +84,7 @@ def test_changes_are_paired_and_tables_say_what_is_missing():
     noisy, denoised = measured["noise"]["em 0 dB"], measured["noise"]["em 0 dB, denoised"]
     assert noisy["change_interval"][1] < 0
     assert noisy["change"] == pytest.approx(
-        noisy["macro_auroc"] - measured["clean"][row.AS_IS]["macro_auroc"], abs=1e-4
+        noisy["macro_auroc"] - measured["clean"][row.AS_IS]["macro_auroc"], abs=2e-4
     )
     assert (denoised["change"], denoised["change_interval"]) == (0.0, [0.0, 0.0])
     text = row.tables(

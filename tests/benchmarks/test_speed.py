@@ -209,10 +209,10 @@ def test_int8_must_agree_to_ship():
     numbers = {
         "speed": [{"records_per_s": rates}],
         "agreement": {"onnxruntime int8": [{"codes_equal": 0.995}]},
-        "findings": [{"findings_equal": 0.993}],
+        "findings": [{"findings_equal": 0.993, "records": "val"}, {"findings_equal": 0.98, "records": "test"}],
     }
     assert "int8 is worth" in throughput.verdict(numbers) and "2.00 x" in throughput.verdict(numbers)
-    numbers["findings"].append({"findings_equal": 0.98})
+    numbers["findings"].reverse()
     assert "not worth" in throughput.verdict(numbers)
 
 

@@ -109,5 +109,5 @@ def test_the_table_shows_every_condition():
     }
     text = tables("robustness", measured)
     assert "| em | 6 | 7.0 | 0.900 | 71 / 50 | 1.0 | 0.800 | 30 / 10 |" in text
-    for part in ("Hz: 250", "gain x 3", "only II", "as recorded"):
+    for part in ("Hz: 250", "gain, times: 3", "only II", "as recorded"):
         assert f"| {part} | 71 / 50 | 0.900 |" in text

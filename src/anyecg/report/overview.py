@@ -112,8 +112,8 @@ def _hours(overview: Overview) -> str:
         for hour in overview.hours[:MOST_HOURS]
     ]
     head = ("From", "Usable", "Beats", "Mean bpm", "Lowest", "Highest", "V", "S", "Pauses", "AF, min")
-    head += ("Quality",) if with_quality else ()
-    return "<h3>Hour by hour</h3>" + _table(head, rows)
+    columns = (*head, "Quality") if with_quality else head
+    return "<h3>Hour by hour</h3>" + _table(columns, rows)
 
 
 def _variability(overview: Overview) -> str:

@@ -4,10 +4,8 @@ Times are seconds from the first sample of the recording. What is not known is n
 megabytes.
 """
 
-import tempfile
-import warnings
+import struct
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +24,11 @@ LABEL_OF = {"VF": "VFL"}
 """MIT-BIH has a rhythm label for flutter, none for fibrillation."""
 
 UNCLASSIFIED = "Q"
+NOTE = '"'
+TYPE_OF = {"N": 1, "V": 5, "F": 6, "S": 9, "Q": 13, NOTE: 22, "+": 28}
+SKIP, AUX, MOST_SAMPLES = 59, 63, 1023
+"""Types of word in an annotation file."""
+
 WINDOWS_A_MINUTE = 6
 """Surprise has a value every ten seconds."""
 
@@ -112,20 +115,7 @@ def annotations(result: Result) -> bytes:
     marks = [(round(at_s * fs), "+", f"({label}") for at_s, label in rhythm_changes(episodes) if at_s <= last_s]
     marks += [(round(at_s * fs), code, "") for at_s, code in beats]
     marks.sort(key=lambda mark: (mark[0], mark[1] != "+"))
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
-        warnings.simplefilter("ignore", DeprecationWarning)  # wfdb 4.3 calls pandas in ways that this deprecates
-        import wfdb
-
-        wfdb.wrann(
-            "beats",
-            "atr",
-            sample=np.array([sample for sample, _, _ in marks], dtype=np.int64),
-            symbol=[symbol for _, symbol, _ in marks],
-            aux_note=[note for _, _, note in marks],
-            fs=fs,
-            write_dir=folder,
-        )
-        return (Path(folder) / "beats.atr").read_bytes()
+    return _mit_format([(0, NOTE, f"## time resolution: {fs:.10g}"), *marks])
 
 
 def rhythm_changes(episodes: tuple[Annotation, ...]) -> list[tuple[float, str]]:
@@ -149,6 +139,26 @@ def rhythm_changes(episodes: tuple[Annotation, ...]) -> list[tuple[float, str]]:
         if not changes or changes[-1][1] != now:
             changes.append((at_s, now))
     return changes
+
+
+def _mit_format(marks: list[tuple[int, str, str]]) -> bytes:
+    """Return marks (sample, symbol, text) in time as an annotation file; wfdb takes seconds for a day's.
+
+    Format: https://www.physionet.org/physiotools/wag/annot-5.htm. Each little-endian word is a type (6 bits) and the
+    samples since the last annotation (10 bits); SKIP brings a longer time, AUX a text for the annotation before it.
+    """
+    parts, last = [], 0
+    for sample, symbol, note in marks:
+        step, last = sample - last, sample
+        if step > MOST_SAMPLES:
+            # the four bytes of a longer time: its high word first
+            parts.append(struct.pack("<3H", SKIP << 10, step >> 16, step & 0xFFFF))
+            step = 0
+        parts.append(struct.pack("<H", TYPE_OF[symbol] << 10 | step))
+        if note:
+            content = note.encode("ascii")
+            parts.append(struct.pack("<H", AUX << 10 | len(content)) + content + b"\0" * (len(content) % 2))
+    return b"".join([*parts, b"\0\0"])
 
 
 def _overview(result: Result) -> Overview:

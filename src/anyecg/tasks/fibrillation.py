@@ -66,7 +66,7 @@ def vf_windows(piece: Record) -> np.ndarray:
     if not n_whole:
         return scores
     windows = piece.signal[:, : n_whole * size].reshape(piece.n_leads, n_whole, size).astype(np.float64)
-    recorded = np.isfinite(windows).all(axis=2)
+    recorded = np.asarray(np.isfinite(windows).all(axis=2))
     spectrum = np.fft.rfft(np.where(recorded[..., None], windows, 0.0), axis=2)
     hz = np.fft.rfftfreq(size, 1 / fs)
     spectrum[..., (hz < BAND_HZ[0]) | (hz > BAND_HZ[1])] = 0

@@ -17,13 +17,13 @@ AFTER_J_S = 0.06
 where the rate is above 120 (Taddei 1992, doi:10.1093/oxfordjournals.eurheartj.a060332). One rule at all rates keeps a
 trend free of steps."""
 
-PR_S = 0.024
+PR_S = 0.016
 """Length of the PR segment's end that is the level; it ends `GUARD_S` before QRS."""
-GUARD_S = 0.004
+GUARD_S = 0.012
 HALF_WIDTH_S = 0.01
 """The ST level is a mean over so much to both sides: a whole period of 50 Hz, a little more than one of 60."""
 
-CALM_SHARE, CALM_S = 0.10, 0.012
+CALM_SHARE, CALM_S = 0.06, 0.012
 """Outside QRS the slope stays below this share of the steepest one for so long."""
 
 ONSET_S, OFFSET_S = (-0.12, -0.02), (0.03, 0.14)
@@ -63,7 +63,7 @@ def st_levels(piece: Record, r_peaks_s: np.ndarray) -> np.ndarray:
     if len(at) < FEWEST_BEATS:
         return levels
     beats = piece.signal[:, at[:, None] + np.arange(-before, after + 1)].astype(np.float64)  # (L, beats, window)
-    whole = np.isfinite(beats).all(axis=2)
+    whole = np.asarray(np.isfinite(beats).all(axis=2))
     rows = np.flatnonzero(whole.sum(axis=1) >= FEWEST_BEATS)
     if not len(rows):
         return levels
@@ -80,6 +80,7 @@ def st_levels(piece: Record, r_peaks_s: np.ndarray) -> np.ndarray:
 def _qrs(median: np.ndarray, r: int, fs: float) -> tuple[int, int]:
     """Return the samples at which QRS of a median beat (n_leads, n_window), R at sample ``r``, begins and ends."""
     slope = np.sqrt(np.square(np.gradient(median, axis=1)).mean(axis=0))
+    slope = np.convolve(slope, np.ones(3) / 3, mode="same")
     steepest = slope[r - round(0.06 * fs) : r + round(0.08 * fs)].max()
     size = max(round(CALM_S * fs), 2)
     calm = (

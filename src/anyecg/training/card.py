@@ -115,7 +115,7 @@ def _robustness_tables(measured: dict[str, Any]) -> str:
     ]
     changed = [
         [f"{label} {name}".strip(), _percent(row.get("codes_kept", [])), f"{row['r']:.3f}" if "r" in row else ""]
-        for key, label in (("rates", "Hz:"), ("gains", "gain x"), ("subsets", "only"), ("polarity", ""))
+        for key, label in (("rates", "Hz:"), ("gains", "gain, times:"), ("subsets", "only"), ("polarity", ""))
         for name, row in measured[key].items()
     ]
     return "\n\n".join(

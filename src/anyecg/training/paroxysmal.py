@@ -122,7 +122,7 @@ def load_recordings(model: Model, folder: Path, split: str, kept: Path) -> Recor
         np.array([entry.patient for entry in corpus.entries]),
         ((embeddings * valid).sum(axis=2) / np.maximum(valid.sum(axis=2), 1)).astype(np.float32),
         np.stack([[rr_features(row["r_peaks_s"], s, s + WINDOW_S) for s in starts_s] for row in rows]),
-        valid.any(axis=(2, 3)),
+        np.asarray(valid.any(axis=(2, 3))),
         [row["r_peaks_s"] for row in rows],
     )
 
@@ -149,10 +149,13 @@ class SecondLevel(nn.Module):
 
     def __init__(self, mean: Tensor, std: Tensor, pooling: str, n_hidden: int) -> None:
         super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
         assert pooling in POOLINGS, pooling
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
-        self.hide = nn.Dropout(0.3)
+        self.hide = nn.Dropout1d(0.3)  # a number of all windows, or of none: what one window lacks the next would tell
+        self.hide_pooled = nn.Dropout(0.3)
         self.first = nn.Linear(len(mean), n_hidden)
         self.reader = nn.GRU(n_hidden, n_hidden, batch_first=True) if pooling == "gru" else None
         self.attend = nn.Sequential(nn.Linear(n_hidden, n_hidden), nn.Tanh(), nn.Linear(n_hidden, 1))
@@ -160,7 +163,8 @@ class SecondLevel(nn.Module):
 
     def forward(self, windows: Tensor, known: Tensor) -> Tensor:
         """Answer."""
-        hidden = F.gelu(self.first(self.hide((windows - self.mean) / self.std)))  # (N, W, H)
+        standard = (windows - self.mean) / self.std
+        hidden = F.gelu(self.first(self.hide(standard.transpose(1, 2)).transpose(1, 2)))  # (N, W, H)
         if self.reader is not None:
             hidden = self.reader(hidden * known[..., None])[0]
             weight = torch.zeros_like(hidden[..., 0])
@@ -168,7 +172,7 @@ class SecondLevel(nn.Module):
             weight = self.attend(hidden).squeeze(-1)
         share = torch.softmax(weight.masked_fill(~known, -1e4), dim=1)  # (N, W)
         pooled = (share[..., None] * hidden).sum(dim=1)  # (N, H)
-        return self.answer(self.hide(pooled)).squeeze(-1)
+        return self.answer(self.hide_pooled(pooled)).squeeze(-1)
 
 
 @dataclass(frozen=True)
