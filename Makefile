@@ -8,7 +8,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check lint format wheel bench bench-readers clean
+.PHONY: help demo test check lint format wheel bench bench-readers bench-speed bench-peers clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 14
@@ -36,6 +36,15 @@ wheel: $(VENV)/.dev ## build the wheel and the source archive into dist/
 bench: $(VENV)/.core $(VENV)-peers/.made ## time cold starts against peers; writes docs/benchmarks/
 	@$(RUN) benchmarks/speed/cold_start.py --peer $(VENV)-peers/bin/python
 
+bench-speed: $(VENV)/.dev ## time networks, long recordings, training, bulk; writes docs/benchmarks/
+	@$(RUN) benchmarks/speed/throughput.py $(if $(wildcard data/ptb-xl),--data data)
+	@$(RUN) benchmarks/speed/length.py
+	@$(RUN) benchmarks/speed/training.py
+	@$(RUN) benchmarks/speed/bulk.py
+
+bench-peers: $(VENV)/.core $(VENV)-peers/.made ## time an hour of ECG in other programs and in ours
+	@$(RUN) benchmarks/speed/peers.py --peer $(VENV)-peers/bin/python
+
 bench-readers: $(VENV)/.dev ## time readers against the bare libraries; writes docs/benchmarks/
 	@$(RUN) benchmarks/speed/readers.py
 
@@ -57,7 +66,7 @@ $(VENV)/.core: $(VENV)/.made pyproject.toml constraints.txt
 # Peers want other versions of the libraries than we do, so they live apart.
 $(VENV)-peers/.made: Makefile
 	@$(PYTHON) -m venv $(VENV)-peers
-	@$(VENV)-peers/bin/python -m pip install -qq --disable-pip-version-check neurokit2==0.2.13
+	@$(VENV)-peers/bin/python -m pip install -qq --disable-pip-version-check neurokit2==0.2.13 'openecg[report]==0.11.0'
 	@touch $@
 
 # torch first and alone: it is the largest download, and nothing else should decide its version.

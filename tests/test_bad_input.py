@@ -79,13 +79,6 @@ def text_garbage(folder: Path) -> list[object]:
     return [folder / "notes.csv"]
 
 
-def truncated_signal(folder: Path) -> list[object]:
-    write(Record(ecg(2), FS, ("I", "II")), folder / "cut.hea")
-    signal = folder / "cut.dat"
-    signal.write_bytes(signal.read_bytes()[:5001])
-    return [folder / "cut.hea"]
-
-
 def missing_signal(folder: Path) -> list[object]:
     write(Record(ecg(2), FS, ("I", "II")), folder / "lost.hea")
     (folder / "lost.dat").unlink()
@@ -126,7 +119,6 @@ def every_lead_off(folder: Path) -> list[object]:
 UNREADABLE = {
     empty: "an empty file",
     text_garbage: "no numbers",
-    truncated_signal: "cut.dat",
     missing_signal: "lost.dat",
     header_pointing_outside: "../secret.dat",
     no_rate: "--fs",
@@ -264,6 +256,18 @@ def test_a_flat_line(analyzed) -> None:
     assert found["quality"]["leads"]["I"] == {"score": 0.0, "problems": ["flat"]}
     assert (found["rhythm"]["hr_bpm"], found["rhythm"]["n_beats"]) == (None, 0)
     assert "every lead is flat" in found["warnings"]
+
+
+def test_a_signal_file_that_is_cut_short(run, tmp_path: Path) -> None:
+    """What is there is analysed, and what is missing said."""
+    write(Record(ecg(2), FS, ("I", "II")), tmp_path / "cut.hea")
+    signal = tmp_path / "cut.dat"
+    signal.write_bytes(signal.read_bytes()[:5001])
+    done = run("analyze", tmp_path / "cut.hea", "--json")
+    assert done.code == 0, done
+    found = strict(done.stdout)
+    assert found["record"]["duration_s"] == 2.5
+    assert "cut.dat is cut short: it holds 1250 samples a lead, 3000 by its own count" in found["warnings"]
 
 
 def test_half_a_second(analyzed) -> None:

@@ -151,6 +151,7 @@ class Stopped(Exception):
 def test_a_stopped_analysis_goes_on(
     long_file: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stream, "BEAT_PIECES", 1)
     monkeypatch.setattr(stream, "SEGMENT_PIECES", 2)
     monkeypatch.setattr(saved, "EVERY_S", 0.0)
     whole = analysis.analyze_file(long_file, model)
@@ -187,7 +188,8 @@ def test_a_state_of_something_else_is_not_used(
 
 
 def test_a_full_disk_does_not_end_an_analysis(tmp_path: Path) -> None:
-    nowhere = saved.SavedState(tmp_path / "no such folder" / "state", {})
+    (tmp_path / "a file").touch()
+    nowhere = saved.SavedState(tmp_path / "a file" / "state", {})
     nowhere.save({"numbers": np.arange(3)})
     assert nowhere.failed and not nowhere.is_due()
 

@@ -13,10 +13,10 @@ from anyecg.pieces import CONTEXT_S
 from anyecg.quality import assess
 from anyecg.record import Annotation, Record
 from anyecg.result import Anomaly, Result
-from anyecg.tasks.episodes import RULES
+from anyecg.tasks.episodes import RULES, WAVEFORM
 from anyecg.tasks.rhythm import HEAD as RHYTHM_HEAD
 
-EPISODES = (RULES, RHYTHM_HEAD)
+EPISODES = (RULES, WAVEFORM, RHYTHM_HEAD)
 """Where findings that have a time come from; others are about the whole recording."""
 
 THE_START = Strip(0.0, 30.0, ())

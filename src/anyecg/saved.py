@@ -52,6 +52,7 @@ class SavedState:
         beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
         try:
             try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
                 with beside.open("wb") as file:
                     np.savez(file, belongs_to=np.array(self._key), **state)  # type: ignore[arg-type]  # no array is named "file"
                 beside.replace(self.path)

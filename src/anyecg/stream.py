@@ -15,9 +15,9 @@ import numpy as np
 
 from anyecg import __version__
 from anyecg.beats import Detected, detect_beats, rhythm_of, within
-from anyecg.engine import Model, load
+from anyecg.engine import Embedding, Model, load
 from anyecg.errors import SignalError
-from anyecg.pieces import PIECE_S, Cutter, Piece
+from anyecg.pieces import CONTEXT_S, PIECE_S, Cutter, Piece
 from anyecg.quality import assess, joint_quality, problem_bits
 from anyecg.record import Annotation, Record, runs_of
 from anyecg.result import BEAT_CLASSES, Quality, Result, Rhythm
@@ -35,6 +35,7 @@ from anyecg.tasks.arrhythmia import labels_of, record_head_names, record_heads, 
 from anyecg.tasks.beat_classes import FEWEST_BEATS, beat_inputs, classes_of, rr_features
 from anyecg.tasks.beat_classes import HEAD as BEATS_HEAD
 from anyecg.tasks.episodes import as_finding, merged
+from anyecg.tasks.fibrillation import vf_windows
 from anyecg.tasks.long import summarize, window_surprise
 from anyecg.tasks.rhythm import HEAD as RHYTHM_HEAD
 from anyecg.tasks.rhythm import find_episodes
@@ -44,6 +45,10 @@ from anyecg.tokens import Tokens
 FULL_PIECES = 10
 """So many pieces are looked at in full. Of each later one, surprise is asked in the window whose embeddings are most
 unusual, and one window has an anomaly score: four passes of the encoder become one and a half."""
+
+BEAT_PIECES = 10
+"""Pieces whose beats are found together. A detector that begins anew each minute learns anew each minute, at times
+wrongly: on the training records of MIT-BIH it has 1,213 false beats, with ten minutes 967, with whole records 834."""
 
 SEGMENT_PIECES = 30
 """Pieces whose beats are compared with one dominant beat: the ECG changes over a day. The beats of a segment get their
@@ -55,11 +60,23 @@ REACH_BEATS = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class Course:
-    """The course of one piece: its quality, and its beats in seconds from its start."""
+class Looked:
+    """What the networks make of one piece; ``levels`` is the map of `anyecg.tasks.anomaly.anomaly_map`."""
 
+    tokens: Tokens
+    embedding: Embedding
+    surprise: np.ndarray
+    levels: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Waiting:
+    """One piece whose beats are not found yet: its networks may still run."""
+
+    piece: Piece
     quality: Quality
-    found: Detected
+    off_s: np.ndarray
+    looked: "Future[Looked]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +102,8 @@ class Seen:
     off_s : (P, L)
         Seconds that a lead was off.
     st_mv : (P, L)
+    vf : (n,)
+        As `anyecg.tasks.fibrillation.vf_windows` returns it.
     n_samples : int (P,)
         Of the prepared signal.
     codes : int16 (F, L, K)
@@ -110,6 +129,7 @@ class Seen:
     usable: np.ndarray
     off_s: np.ndarray
     st_mv: np.ndarray
+    vf: np.ndarray
     n_samples: np.ndarray
     codes: np.ndarray
     scale_mv: np.ndarray
@@ -153,12 +173,13 @@ class Stream:
         self._reference = load_reference(self.model.checkpoint.folder, like.n_leads)
         self._cutter = Cutter(like, self.model.checkpoint.preparation)
         self._segments: list[Seen] = []  # whose beats have their classes
-        self._recent: list[Seen] = []
+        self._recent: list[Future[Seen]] = []
         self._recent_pieces: list[Piece] = []
+        self._waiting: list[Waiting] = []
+        self._in_flight: deque[Future[Looked]] = deque()
         self._classes: list[np.ndarray] = []
         self._class_scores: list[np.ndarray] = []
         self._prepared: list[np.ndarray] | None = [] if keep_signal else None
-        self._pending: deque[tuple[Piece, Future[Seen]]] = deque()
         self._pool = ThreadPoolExecutor(self.model.threads, thread_name_prefix="anyecg-pieces")
         self._worker: Model | None = None
         self._beat_lead: str | None = None
@@ -171,8 +192,8 @@ class Stream:
 
     @property
     def analysed_s(self) -> float:
-        """Seconds that are analysed for good; `result` adds what came later."""
-        return self._cutter.number * PIECE_S
+        """Seconds whose beats and codes are found for good; `result` adds what came later."""
+        return (self._cutter.number - len(self._waiting)) * PIECE_S
 
     def feed(self, samples: np.ndarray) -> None:
         """Take the next samples, (n_leads, n) in mV, as many as there are; NaN = not recorded.
@@ -184,8 +205,14 @@ class Stream:
         """
         for piece in self._cutter.feed(samples):
             self._begin(piece, self._one_threaded())
-            while len(self._pending) > self.model.threads:  # bounds the memory, and what is lost when all is stopped
-                self._keep(*self._pending.popleft())
+            if self._prepared is not None:
+                self._prepared.append(piece.prepared.signal)
+            if len(self._waiting) == BEAT_PIECES:
+                self._recent += self._with_beats(self._waiting, at_end=False)
+                self._recent_pieces += [_with_margin(w.piece, SEGMENT_MARGIN_S) for w in self._waiting]
+                self._waiting = []
+            if len(self._recent) == 2 * SEGMENT_PIECES:
+                self._close_segment()
 
     def result(self) -> Result:
         """Return what was found so far, as if the recording ended here; more may be fed after it.
@@ -195,16 +222,17 @@ class Stream:
         SignalError
             There is too little signal, or nothing was recorded.
         """
-        while self._pending:
-            self._keep(*self._pending.popleft())
-        before = self._beat_lead, self._last_peak_s
         rest = self._cutter.rest()
+        before = self._beat_lead, self._last_peak_s
+        self._begin(rest, self.model if rest.number == 0 else self._one_threaded())
+        waiting = self._waiting
+        self._waiting = waiting[:-1]
         try:
-            self._begin(rest, self.model if rest.number == 0 else self._one_threaded())
-            recent = [*self._recent, self._pending.pop()[1].result()]
+            found = self._with_beats(waiting, at_end=True)
         finally:
             self._beat_lead, self._last_peak_s = before
-        pieces = [*self._recent_pieces, _without_spare(rest)]
+        recent = [future.result() for future in (*self._recent, *found)]
+        pieces = [*self._recent_pieces, *(w.piece for w in waiting)]
         classes, scores = self._all_classes(recent, pieces)
         return self._result(end_to_end([*self._segments, *recent]), classes, scores, rest)
 
@@ -233,39 +261,44 @@ class Stream:
         self._beat_lead = self._like.leads[int(known[-1])] if len(known) else None
         self._last_peak_s = float(seen.r_peaks_s[-1]) if len(seen.r_peaks_s) else -np.inf
 
-    # -- a piece ---------------------------------------------------------------------------------------------
+    # -- a piece, and some together --------------------------------------------------------------------------------
 
     def _begin(self, piece: Piece, networks: Model) -> None:
-        """Find a piece's beats while the graphs, which need no Python while they run, look at it."""
-        course: Future[Course] = Future()
-        future = self._pool.submit(_look, networks, piece, course, self._reference)
-        self._pending.append((piece, future))
-        try:
-            quality = assess(piece.raw, piece.prepared)
-            found = detect_beats(piece.around, quality, self._beat_lead)
-            moved = Detected(found.r_peaks_s - piece.context_s, found.gaps_s - piece.context_s, found.lead)
-            start_s, end_s = 0.0 if piece.number else -np.inf, piece.end_s - piece.start_s
-            last = piece.last == piece.around.n_samples
-            own = within(moved, start_s, np.inf if last else end_s, self._last_peak_s - piece.start_s)
-            course.set_result(Course(quality, own))
-        except BaseException as error:
-            course.set_exception(error)
-            raise
-        self._beat_lead = own.lead or self._beat_lead
-        if len(own.r_peaks_s):
-            self._last_peak_s = piece.start_s + float(own.r_peaks_s[-1])
+        """Judge a piece's quality while the graphs, which need no Python while they run, look at it."""
+        looked = self._pool.submit(_look, networks, piece, self._reference)
+        raw = piece.raw
+        off_s = np.zeros(raw.n_leads) if raw.source_fs is not None else find_leads_off(raw).sum(axis=1) / raw.fs
+        quality = assess(raw, piece.prepared)
+        self._waiting.append(Waiting(_with_margin(piece, CONTEXT_S), quality, off_s, looked))
+        self._in_flight.append(looked)
+        while len(self._in_flight) > self.model.threads + 1:  # bounds the memory, and what is lost when all is stopped
+            self._in_flight.popleft().result()
 
-    def _keep(self, piece: Piece, future: "Future[Seen]") -> None:
-        self._recent.append(future.result())
-        self._recent_pieces.append(_without_spare(piece))
-        if self._prepared is not None:
-            self._prepared.append(piece.prepared.signal)
-        if len(self._recent) == 2 * SEGMENT_PIECES:
-            classes, scores = self._classes_of(self._recent, self._recent_pieces[:SEGMENT_PIECES])
-            self._classes.append(classes)
-            self._class_scores.append(scores)
-            self._segments.append(end_to_end(self._recent[:SEGMENT_PIECES]))
-            del self._recent[:SEGMENT_PIECES], self._recent_pieces[:SEGMENT_PIECES]
+    def _with_beats(self, waiting: list[Waiting], *, at_end: bool) -> "list[Future[Seen]]":
+        """Find the beats of consecutive pieces together, then let each be joined with what its networks said."""
+        pieces = [w.piece for w in waiting]
+        whole, begins_s = _laid_end_to_end(pieces)
+        quality = waiting[0].quality if len(waiting) == 1 else _joint([w.quality for w in waiting])
+        found = detect_beats(whole, quality, self._beat_lead)
+        found = Detected(found.r_peaks_s + begins_s, found.gaps_s + begins_s, found.lead)
+        start_s = pieces[0].start_s if pieces[0].number else -np.inf
+        own = within(found, start_s, np.inf if at_end else pieces[-1].end_s, self._last_peak_s)
+        self._beat_lead = own.lead or self._beat_lead
+        self._last_peak_s = float(own.r_peaks_s[-1]) if len(own.r_peaks_s) else self._last_peak_s
+        of_piece = np.split(own.r_peaks_s, np.searchsorted(own.r_peaks_s, [p.start_s for p in pieces[1:]]))
+        return [
+            self._pool.submit(_join, self._one_threaded(), w, _part(own, peaks_s, w.piece), self._reference)
+            for w, peaks_s in zip(waiting, of_piece, strict=True)
+        ]
+
+    def _close_segment(self) -> None:
+        """Tell the classes of the beats of all but the last half hour."""
+        recent = [future.result() for future in self._recent]
+        classes, scores = self._classes_of(recent, self._recent_pieces[:SEGMENT_PIECES])
+        self._classes.append(classes)
+        self._class_scores.append(scores)
+        self._segments.append(end_to_end(recent[:SEGMENT_PIECES]))
+        del self._recent[:SEGMENT_PIECES], self._recent_pieces[:SEGMENT_PIECES]
 
     def _one_threaded(self) -> Model:
         """Return the model for pieces beside each other: a core each is faster than all cores for one."""
@@ -292,11 +325,7 @@ class Stream:
             return np.zeros(last - first, dtype=np.uint8), np.zeros(last - first, dtype=np.float32)
         reach = slice(max(first - REACH_BEATS, 0), last + REACH_BEATS)
         rr = rr_features(peaks_s[reach])[first - reach.start : last - reach.start]
-        own = [piece.prepared.signal for piece in segment]
-        before = segment[0].around.signal[:, : segment[0].first]
-        behind = segment[-1].around.signal[:, segment[-1].last :]
-        whole = segment[0].around.with_(signal=np.concatenate([before, *own, behind], axis=1))
-        begins_s = segment[0].start_s - segment[0].context_s
+        whole, begins_s = _laid_end_to_end(segment)
         return classes_of(head, beat_inputs(whole, peaks_s[first:last] - begins_s, rr))
 
     def _result(self, seen: Seen, classes: np.ndarray, class_scores: np.ndarray, rest: Piece) -> Result:
@@ -310,7 +339,7 @@ class Stream:
         letters = np.array(BEAT_CLASSES)[classes] if beats else None
         head = model.head(RHYTHM_HEAD)
         unusable_s = merged(seen.unusable_s)
-        episodes = find_episodes(rhythm.r_peaks_s, letters, head=head, unusable_s=unusable_s)
+        episodes = find_episodes(rhythm.r_peaks_s, letters, head=head, unusable_s=unusable_s, vf_scores=seen.vf)
         anomaly = None
         if quality.usable and len(seen.windows):
             weighted = np.repeat(seen.windows[:, :2], seen.windows[:, 2].astype(int), axis=0)
@@ -389,30 +418,30 @@ def open_all(model: Model) -> None:
     model.open_graphs((BEATS_HEAD, RHYTHM_HEAD, *record_head_names(model.checkpoint.folder)))
 
 
-def _look(model: Model, piece: Piece, course: "Future[Course]", reference: References) -> Seen:
-    """Look at a piece through the networks, then join what its quality and its beats say."""
+def _look(model: Model, piece: Piece, reference: References) -> Looked:
+    """Look at a piece through the networks."""
     prepared = piece.prepared
-    n_leads, full = prepared.n_leads, piece.number < FULL_PIECES
-    recorded = bool(np.isfinite(prepared.signal).any())
     tokens = model.tokenize(prepared, allow_nothing=True)
     embedding = model.embed(tokens)
-    if full or not recorded:
-        surprise = model.surprise(tokens)
-    else:
-        surprise = model.surprise(tokens, only=_most_unusual(model, tokens, distance_levels(embedding, reference)))
-    levels = anomaly_map(embedding, surprise, reference)
+    asked = None
+    if piece.number >= FULL_PIECES and tokens.valid.any():
+        asked = _most_unusual(model, tokens, distance_levels(embedding, reference))
+    surprise = model.surprise(tokens, only=asked)
+    return Looked(tokens, embedding, surprise, anomaly_map(embedding, surprise, reference))
 
-    quality, found = course.result().quality, course.result().found
+
+def _join(model: Model, waiting: Waiting, found: Detected, reference: References) -> Seen:
+    """Join what the networks, the quality and the beats of a piece (in seconds from its start) say."""
+    piece, quality, looked = waiting.piece, waiting.quality, waiting.looked.result()
+    prepared, tokens, embedding, surprise = piece.prepared, looked.tokens, looked.embedding, looked.surprise
+    full = piece.number < FULL_PIECES
     rhythm = Rhythm(found.r_peaks_s, lead=found.lead)
     judged = [name for name, lead in quality.leads.items() if lead.score > 0] if quality.usable else []
     windows = score_windows(embedding, judged, reference, prepared, rhythm, only=None if full else piece.number)
     n_windows = max(1, round(tokens.valid.shape[1] / reference.known.window_fragments))
-    segments = unusual_segments(levels, embedding, set(judged), reference)
+    segments = unusual_segments(looked.levels, embedding, set(judged), reference)
     logits = window_logits(model, tokens, rhythm, quality, embedding)
     there = np.isfinite(embedding.per_fragment[..., 0])
-    off_s = (
-        np.zeros(n_leads) if piece.raw.source_fs is not None else find_leads_off(piece.raw).sum(axis=1) / piece.raw.fs
-    )
     at_s = piece.start_s
     return Seen(
         end_s=np.array([piece.end_s]),
@@ -424,8 +453,9 @@ def _look(model: Model, piece: Piece, course: "Future[Course]", reference: Refer
         scores=np.array([[quality.leads[name].score for name in prepared.leads]]),
         problems=np.array([[problem_bits(quality.leads[name]) for name in prepared.leads]]),
         usable=np.array([quality.usable]),
-        off_s=off_s[None],
+        off_s=waiting.off_s[None],
         st_mv=st_levels(prepared, found.r_peaks_s)[None],
+        vf=vf_windows(prepared),
         n_samples=np.array([prepared.n_samples]),
         codes=tokens.codes.transpose(1, 0, 2).astype(np.int16),
         scale_mv=tokens.scale_mv,
@@ -455,13 +485,35 @@ def _unusable(prepared: Record, quality: Quality) -> np.ndarray:
     return np.array(gaps, dtype=np.float64).reshape(-1, 2) / prepared.fs
 
 
-def _without_spare(piece: Piece) -> Piece:
-    """Return a piece with no more of its context than its first and its last beat need, and nothing of the source."""
-    margin = round(SEGMENT_MARGIN_S * piece.around.fs)
+def _part(found: Detected, peaks_s: np.ndarray, piece: Piece) -> Detected:
+    """Return what was found in one piece, in seconds from its start."""
+    gaps_s = np.clip(found.gaps_s, piece.start_s, piece.end_s) - piece.start_s
+    return Detected(peaks_s - piece.start_s, gaps_s[gaps_s[:, 1] > gaps_s[:, 0]], found.lead)
+
+
+def _laid_end_to_end(pieces: list[Piece]) -> tuple[Record, float]:
+    """Return consecutive pieces as one prepared record, with what is kept before and behind, and when it begins."""
+    first, last = pieces[0], pieces[-1]
+    before, behind = first.around.signal[:, : first.first], last.around.signal[:, last.last :]
+    signal = np.concatenate([before, *(piece.prepared.signal for piece in pieces), behind], axis=1)
+    return first.around.with_(signal=signal), first.start_s - first.context_s
+
+
+def _with_margin(piece: Piece, margin_s: float) -> Piece:
+    """Return a piece with so much of its context, and nothing of the source."""
+    margin = round(margin_s * piece.around.fs)
     first, last = max(piece.first - margin, 0), piece.last + margin
     around = piece.around.with_(signal=piece.around.signal[:, first:last].copy())
     raw = piece.raw.with_(signal=piece.raw.signal[:, :0].copy())
     return replace(piece, raw=raw, around=around, first=piece.first - first, last=piece.last - first)
+
+
+def _joint(qualities: list[Quality]) -> Quality:
+    """Join the quality of consecutive pieces."""
+    leads = tuple(qualities[0].leads)
+    scores = np.array([[q.leads[name].score for name in leads] for q in qualities])
+    problems = np.array([[problem_bits(q.leads[name]) for name in leads] for q in qualities])
+    return joint_quality(leads, scores, problems, np.array([q.usable for q in qualities]))
 
 
 def _segments(found: np.ndarray, leads: tuple[str, ...]) -> tuple[Annotation, ...]:

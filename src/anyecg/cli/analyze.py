@@ -22,6 +22,12 @@ def analyze(
     as_json: AsJson = False,
     report: Annotated[Path | None, typer.Option("--report", help="Report on one file: a .html, .png or .json.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for a .html and a .json of each file.")] = None,
+    tables: Annotated[
+        bool,
+        typer.Option(
+            "--tables", help="With --out: also beats, minutes and hours (.parquet) and WFDB annotations (.atr) of each."
+        ),
+    ] = False,
     follow: Annotated[
         bool, typer.Option("--follow", help="Go on while the file grows; print what is known every few seconds.")
     ] = False,
@@ -50,9 +56,12 @@ def analyze(
     batch = Batch(files)
     if batch.many and (report is not None or state is not None or follow):
         raise ValueError("--report, --state and --follow are for one file; for several give a folder with --out")
+    if tables and out is None:
+        raise ValueError("--tables goes with --out FOLDER")
     if report is not None:
         check_output(report, force, [".html", ".png", ".json"])
-    names = output_names(batch.files, out, force) if out else {}
+    suffixes = (".html", ".json", *(TABLES if tables else ()))
+    names = output_names(batch.files, out, force, suffixes) if out else {}
 
     from anyecg.analysis import analyze_file
     from anyecg.engine import load
@@ -73,17 +82,17 @@ def analyze(
         if follow:
             result = _follow(path, loaded, every, idle, fs=fs, unit=unit)
         else:
-            if out is not None:
-                out.mkdir(parents=True, exist_ok=True)
             with _hours_done(path, shown=not batch.many) as told:
                 result = analyze_file(path, loaded, **asked, state=kept_in(path), progress=told)
         document = {"path": str(path), **result.to_dict()}
         if report is not None:
             write_report(result, report, force=force)
         if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
+            out.mkdir(parents=True, exist_ok=True)  # not before there is something to write
             write_report(result, out / f"{names[path]}.html", force=force)
             write_whole(out / f"{names[path]}.json", to_json(document).encode())
+            for suffix in TABLES if tables else ():
+                write_whole(out / f"{names[path]}{suffix}", _table(result, suffix))
         if not as_json and not (out and batch.many):
             print(summary(result) + ("\n" if batch.many else ""))
         return document
@@ -97,6 +106,17 @@ def analyze(
     elif report is not None:
         say(f"{report}: written")
     batch.finish()
+
+
+TABLES = (".beats.parquet", ".minutes.parquet", ".hours.parquet", ".atr")
+
+
+def _table(result: "Result", suffix: str) -> bytes:
+    """Return a table or the annotations of a result; the suffix says which."""
+    from anyecg.report.tables import annotations, beats_table, hours_table, minutes_table
+
+    make = dict(zip(TABLES, (beats_table, minutes_table, hours_table, annotations), strict=True))
+    return make[suffix](result)
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def _with_progress(files: list[Path]) -> Iterator[Path]:
             progress.advance(task)
 
 
-def output_names(files: list[Path], folder: Path, force: bool) -> dict[Path, str]:
+def output_names(files: list[Path], folder: Path, force: bool, suffixes: tuple[str, ...]) -> dict[Path, str]:
     """Give each file its own name in a folder, without suffix; refuse a folder that cannot be."""
     above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not above.is_dir():
@@ -104,7 +104,7 @@ def output_names(files: list[Path], folder: Path, force: bool) -> dict[Path, str
         taken.add(name)
         names[path] = name
     for name in names.values() if folder.exists() else ():
-        for suffix in (".html", ".json"):
+        for suffix in suffixes:
             check_output(folder / f"{name}{suffix}", force)
     return names
 

@@ -13,6 +13,7 @@ import numpy as np
 from anyecg.heads import Head
 from anyecg.record import Annotation, runs_of
 from anyecg.tasks.episodes import covered_until, find_beat_episodes, intact_intervals, seconds_of
+from anyecg.tasks.fibrillation import vf_episodes
 
 HEAD = "rr_rhythm"
 N_FEATURES = 4
@@ -142,6 +143,7 @@ def find_episodes(
     *,
     head: Head | None = None,
     unusable_s: np.ndarray | None = None,
+    vf_scores: np.ndarray | None = None,
 ) -> tuple[Annotation, ...]:
     """Find every rhythm episode of a recording.
 
@@ -155,11 +157,13 @@ def find_episodes(
         The checkpoint's head `HEAD`; without it no atrial fibrillation is told.
     unusable_s : ndarray, shape (n, 2), optional
         Stretches (start, end) in which no beat could have been found.
+    vf_scores : ndarray, shape (n_windows,), optional
+        As `anyecg.tasks.fibrillation.vf_windows` returns it; without it no ventricular fibrillation is told.
 
     Returns
     -------
     tuple of Annotation
-        In time order; codes of `anyecg.tasks.episodes.EPISODES`.
+        In time order; codes of kind rhythm in `anyecg.codes`.
 
     Notes
     -----
@@ -175,4 +179,6 @@ def find_episodes(
         within = np.diff(covered_until(inside_s, np.stack([starts_s, starts_s + 1e-3])), axis=0)[0] > 0
         found = [a for a, inside in zip(found, within, strict=True) if not (inside and a.code in ("SVTA", "AB"))]
         found += fibrillation
+    if vf_scores is not None:
+        found += vf_episodes(vf_scores)
     return tuple(sorted(found, key=lambda a: (a.start_s, a.end_s)))

@@ -1,5 +1,5 @@
 """DICOM waveforms and the annotations beside them."""
 
-from anyecg.readers.dicom.files import NAME, read, sniff
+from anyecg.readers.dicom.files import NAME, extent, read, sniff
 
-__all__ = ["NAME", "read", "sniff"]
+__all__ = ["NAME", "extent", "read", "sniff"]

@@ -14,9 +14,10 @@ from anyecg.readers.channels import to_one_rate
 from anyecg.readers.dicom.channels import SCP_LEADS as SCP_LEADS
 from anyecg.readers.dicom.channels import counts_of, leads_of
 from anyecg.readers.dicom.notes import annotations_of
+from anyecg.readers.dicom.parts import waves_of
 from anyecg.readers.notes import with_notes
 from anyecg.readers.patient import age_at, age_from_text, sex_from_text
-from anyecg.readers.slices import check_size, sample_range
+from anyecg.readers.slices import Extent, check_size, sample_range
 from anyecg.readers.units import rate_of
 from anyecg.record import Record
 
@@ -49,7 +50,13 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     import pydicom
 
     where = str(path)
-    content = path.read_bytes()
+    warnings: list[str] = []
+    span: tuple[int, int] | None = None
+    if (start_s is not None or end_s is not None) and (waves := waves_of(path)) is not None:
+        span = sample_range(where, waves.n_samples, rate_of(where, waves.rate_hz, fs), start_s, end_s, warnings)
+        content = waves.part(*span)
+    else:
+        content = path.read_bytes()
     _check_inflated(path, content)
     # From memory: of an element that claims 4 GB no more is made room for than there is.
     dataset = pydicom.dcmread(io.BytesIO(content))
@@ -57,14 +64,15 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
         stated = str(dataset.get("Modality") or "unknown modality")
         kind = "".join(letter for letter in stated if letter.isprintable())[:40]
         raise ReadError(f"{where}: a DICOM file without waveforms ({kind}), expected an ECG. Choose another file.")
-    warnings: list[str] = []
     groups = _rhythm(list(dataset.WaveformSequence), warnings)
     rate = rate_of(where, max(float(group.SamplingFrequency) for group in groups), fs)
     little_endian = dataset.original_encoding[1] is not False
     if len(groups) == 1:
         counts, n_samples = counts_of(where, groups[0], little_endian, warnings)
-        first, last = sample_range(where, n_samples, rate, start_s, end_s, warnings)
-        signal, names, gain_known = leads_of(where, groups[0], counts(first, last), unit, warnings)
+        first, last = span or sample_range(where, n_samples, rate, start_s, end_s, warnings)
+        begin = 0 if span else first
+        cut = counts(begin, begin + last - first)
+        signal, names, gain_known = leads_of(where, groups[0], cut, unit, warnings)
     else:
         whole, names, gain_known = _together(where, groups, little_endian, unit, warnings)
         first, last = sample_range(where, whole.shape[1], rate, start_s, end_s, warnings)
@@ -90,6 +98,21 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     )
     remarks = dataset.get("WaveformAnnotationSequence") or []
     return with_notes(record, [str(remark.get("UnformattedTextValue") or "") for remark in remarks])
+
+
+def extent(path: Path, fs: float | None, unit: str | None) -> Extent | None:
+    """Return how long a file of one group is; None of others, which are read as a whole.
+
+    Raises
+    ------
+    ReadError
+        See `anyecg.readers.read`.
+    """
+    waves = waves_of(path)
+    if waves is None:
+        return None
+    start = read(path, 0.0, 1 / waves.rate_hz, fs, unit)
+    return Extent(waves.n_samples, start.fs, start.leads)
 
 
 def _check_inflated(path: Path, content: bytes) -> None:
