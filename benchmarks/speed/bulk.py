@@ -41,6 +41,8 @@ def seconds(files: list[Path], n_commands: int, apart: bool, folder: Path) -> fl
     running = []
     for k in range(n_commands):
         own = [path for i, path in enumerate(files) if i // 2 % n_commands == k]
+        if not own:  # fewer files than commands
+            continue
         command = [sys.executable, "-m", "anyecg", "analyze", *map(str, own), "--out", str(folder / f"out{k}")]
         running.append(start(command, cores[k::n_commands] if apart else cores))
     for process in running:
