@@ -162,3 +162,13 @@ def test_a_folder_of_checkpoints_is_listed(tiny_checkpoint, monkeypatch):
 def test_an_unknown_name_is_one_line():
     with pytest.raises(CheckpointError, match="no such model, expected one of"):
         load("no-such-model")
+
+
+def test_shipped_graphs_name_no_path_of_the_machine_that_made_them() -> None:
+    from anyecg.checkpoint import open_checkpoint
+
+    graphs = sorted(open_checkpoint("nano").folder.rglob("*.onnx"))
+    assert len(graphs) >= 5
+    for path in graphs:
+        content = path.read_bytes()
+        assert b"site-packages" not in content and b"/src/anyecg/" not in content, path.name

@@ -264,7 +264,21 @@ def quietly_exported(
             **options,
         )
     assert program is not None
-    return program.model_proto
+    return _without_traces(program.model_proto)
+
+
+def _without_traces(model: Any) -> Any:
+    """Remove what the exporter notes of the machine it ran on: the files and lines that each node came from."""
+    graph = model.graph
+    values = (*graph.value_info, *graph.input, *graph.output)
+    for part in (model, graph, *model.functions, *graph.node, *values):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    for function in model.functions:
+        for node in function.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+    return model
 
 
 def export_head(head: RecordHead, encoder: EncoderConfig) -> bytes:
@@ -316,15 +330,9 @@ def point_into_weights(model: Any, state: dict[str, np.ndarray], offsets: dict[s
 
 
 def replace_initializers(model: Any, kept: list[Any], casts: list[Any]) -> None:
-    """Give a graph other initializers, casts before its nodes, and take the exporter's traces out of it."""
+    """Give a graph other initializers, and casts before its nodes."""
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    del model.graph.metadata_props[:]
-    for node in model.graph.node:  # the exporter's stack traces, with paths of this machine
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
-        del value.metadata_props[:]
