@@ -116,7 +116,8 @@ def _analyze_long(
         warnings += state.pop("warnings").tolist()
         stream.restore(state)
         damage.clear()
-        found = source.stretches(damage, from_sample=round(first.start_s * first.fs) + stream.needed_from)
+        sample = round(first.start_s * first.fs) + stream.needed_from
+        found = source.stretches(damage, begin_s=sample / first.fs)
     for stretch in found:
         stream.feed(stretch.signal)
         warnings += stretch.warnings

@@ -1,5 +1,6 @@
 """A file as an analysis sees it: what the user said of it, its stretches one after the other, any part of it again."""
 
+import glob
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,24 +22,22 @@ class Source:
     unit: str | None = None
     fix_units: bool = False
 
-    def stretches(self, damage: list[str], from_sample: int | None = None) -> Iterator[Record]:
+    def stretches(self, damage: list[str], begin_s: float | None = None) -> Iterator[Record]:
         """Yield the recording up to where it cannot be read any further; ``damage`` then says so.
 
         Parameters
         ----------
         damage : list of str
-        from_sample : int, optional
-            Begin with this sample of the file, not with ``start_s``.
+        begin_s : float, optional
+            Begin here, in seconds of the file, not with ``start_s``.
 
         Raises
         ------
         ReadError
             Nothing can be read.
         """
-        begin_s = self.start_s
-        if from_sample is not None:
-            begin_s = from_sample / next(stretches(self.path, **self._asked, stretch_s=1.0)).fs
-        found = stretches(self.path, start_s=begin_s, end_s=self.end_s, **self._asked)
+        start_s = self.start_s if begin_s is None else begin_s
+        found = stretches(self.path, start_s=start_s, end_s=self.end_s, **self._asked)
         yield next(found)
         try:
             yield from found
@@ -52,7 +51,7 @@ class Source:
 
     def fingerprint(self) -> dict[str, object]:
         """Return what tells this file and these arguments from others: names, sizes and times of change."""
-        beside = sorted(p for p in self.path.parent.glob(f"{self.path.stem}.*") if p.is_file())
+        beside = sorted(p for p in self.path.parent.glob(f"{glob.escape(self.path.stem)}.*") if p.is_file())
         files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in beside]
         return {**asdict(self), "path": str(self.path), "files": files}
 
