@@ -4,8 +4,9 @@ A small convolutional network sees only when beats came, so any lead, device or 
 about a second. What it says of a beat depends on `REACH_BEATS` beats to either side and on nothing else: a recording
 cut into chunks that overlap by that much gives the same answer as one pass.
 
-Atrial flutter is not among its answers: the databases at hand have 0.2 hours of it, and with fixed conduction its RR
-intervals are regular.
+Atrial flutter is not among its answers, nor told from anything else: the databases at hand have 0.2 hours of it, with
+fixed conduction its RR intervals are regular, and a detector of its waves misses the marked episodes (the row
+``flutter`` of the benchmarks).
 """
 
 import numpy as np
