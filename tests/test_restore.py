@@ -40,13 +40,13 @@ def mixture(dipole):
 
 @pytest.fixture(scope="module")
 def by_head(tiny_checkpoint, tmp_path_factory, mixture):
-    return with_head(tiny_checkpoint, tmp_path_factory.mktemp("checkpoints") / "with_head", mixture, [0.0] * 8)
+    return with_head(tiny_checkpoint, tmp_path_factory.mktemp("checkpoints") / "with_head", mixture)
 
 
-def with_head(checkpoint, folder, mixture, codes_shares):
+def with_head(checkpoint, folder, mixture):
     shutil.copytree(checkpoint, folder)
     config = {"kind": "restoration", "labels": [], "shares": mixture.share.tolist()}
-    write_head(folder, HEAD, config | {"band_factors": FACTORS, "codes_shares": codes_shares}, graph_of(mixture))
+    write_head(folder, HEAD, config | {"band_factors": FACTORS}, graph_of(mixture))
     return load(folder, threads=1)
 
 
@@ -204,15 +204,6 @@ def test_the_band_is_as_wide_as_the_factor_says(by_head, mixture, dipole):
     assert np.median(wide) > 2 * np.median(narrow)
 
 
-def test_codes_have_the_share_that_the_head_gives_them(tiny_checkpoint, tmp_path, mixture, dipole, by_head, by_codes):
-    both = with_head(tiny_checkpoint, tmp_path / "both", mixture, [0.0, 0.25, *[0.0] * 6])
-    given = dipole.pick(["I", "II"])
-    mixed, regressed, drawn = (
-        restore(given, model, ["V1"], draws=3).record.pick(["V1"]).signal for model in (both, by_head, by_codes)
-    )
-    np.testing.assert_allclose(mixed, 0.75 * regressed + 0.25 * drawn, atol=1e-4)
-
-
 def test_a_gap_is_filled_by_what_the_lead_was_elsewhere(mixture, dipole):
     strangers = Mixture(np.array([0.5, 0.5]), mixture.lagged[1:])
     signal = dipole.signal.copy()
@@ -264,11 +255,11 @@ def test_a_stretch_without_any_lead_is_left_to_the_codes(by_head, dipole):
 
 def test_the_head_is_read_anew_when_it_was_written_anew(tiny_checkpoint, tmp_path, mixture):
     assert restorer_of(tiny_checkpoint) is None
-    folder = with_head(tiny_checkpoint, tmp_path / "one", mixture, [0.0] * 8).checkpoint.folder
-    assert restorer_of(folder).config["codes_shares"][0] == 0
-    config = {"kind": "restoration", "labels": [], "shares": [1.0], "band_factors": FACTORS, "codes_shares": [1.0] * 8}
+    folder = with_head(tiny_checkpoint, tmp_path / "one", mixture).checkpoint.folder
+    assert restorer_of(folder).config["band_factors"] == FACTORS
+    config = {"kind": "restoration", "labels": [], "shares": [1.0], "band_factors": [1.0] * 8}
     write_head(folder, HEAD, config, graph_of(mixture))
-    assert restorer_of(folder).config["codes_shares"][0] == 1
+    assert restorer_of(folder).config["band_factors"] == [1.0] * 8
 
 
 def test_taps_covary_as_stacked_says():

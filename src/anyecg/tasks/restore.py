@@ -1,22 +1,22 @@
 """Corrupted lead generation: what is missing is computed where algebra allows, and generated where it does not.
 
 Of the six limb leads any two determine the others (Einthoven's and Goldberger's equations); those are computed. For
-the rest there are two ways, and their mixture.
+the rest there are two ways.
 
-- The masked-code encoder guesses the codes of the hidden fragments from all others; several draws are decoded. This is
-  AnyECG's own method (arXiv 2411.17711, corrupted lead generation).
 - The checkpoint has the head ``restorer``: missing leads are regressed on present ones, as
-  `anyecg.tasks.lead_regression` says. With one or two independent leads a mean of both ways is better than either, so
-  they are averaged, by weights chosen on validation records. With more, regression alone is better, and nothing is
-  drawn. Where no standard lead is recorded, codes alone answer.
+  `anyecg.tasks.lead_regression` says, and a small network corrects what was regressed, as
+  `anyecg.tasks.lead_correction` says. Nothing is drawn.
+- The masked-code encoder guesses the codes of the hidden fragments from all others; several draws are decoded. This is
+  AnyECG's own method (arXiv 2411.17711, corrupted lead generation). It answers where there is no such head, or no
+  standard lead to regress on. Mixed with what the head restores it made validation records no better.
 
-Computing limb leads, drawing, regression and the band are ours.
+Computing limb leads, drawing, regression, its correction and the band are ours.
 
 What is measured stays measured: only missing samples are filled.
 """
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from anyecg.heads import FOLDER, Head, open_head
 from anyecg.leads import LIMB_LEADS, STANDARD_LEADS, display_order
 from anyecg.quality import DISABLING, USABLE_SCORE, assess
 from anyecg.record import Record
+from anyecg.tasks.lead_correction import WINDOW_SAMPLES, correct
 from anyecg.tasks.lead_regression import LIMB_WEIGHTS, Mixture, Regressed, regress
 
 HEAD = "restorer"
@@ -102,15 +103,10 @@ def restore(
         raise SignalError(f"{record.id}: no fragment is left to restore from, expected at least one. Keep more leads.")
     head = restorer_of(model.checkpoint.folder)
     found = np.full((3, *missing.shape), np.nan, dtype=np.float32)
-    codes_share = np.ones(prepared.n_samples)
     if head is not None:
-        regressed = regress_leads(head, prepared)
-        found = with_band(head, prepared.leads, regressed)
-        codes_share = np.array([1.0, *head.config["codes_shares"]])[regressed.n_used]
-    if (codes_share * missing > 0).any():
-        drawn = _by_codes(model, seen, hidden, draws, seed)
-        shift = np.where(np.isfinite(found[0]), codes_share * (drawn[0] - found[0]), 0)
-        found = np.where(np.isfinite(found), found + shift, drawn)
+        found = with_band(head, prepared.leads, regress_leads(head, prepared))
+    if (missing & ~np.isfinite(found[0])).any():
+        found = np.where(np.isfinite(found), found, _by_codes(model, seen, hidden, draws, seed))
     filled = np.where(missing, found[0], prepared.signal)
     low[missing], high[missing] = found[1][missing], found[2][missing]
     restored = frozenset(name for name, row in zip(prepared.leads, missing, strict=True) if row.any())
@@ -142,14 +138,32 @@ def _opened(checkpoint: Path, _written_ns: int) -> Head | None:
 def mixture_of(head: Head) -> Mixture:
     """Return the components the head's graph holds: its graph mixes them, here by shares of 0 and 1."""
     share = np.array(head.config["shares"])
-    (lagged,) = head.run(shares=np.eye(len(share), dtype=np.float32))
+    inputs = {"shares": np.eye(len(share), dtype=np.float32)}
+    if has_network(head):
+        inputs["leads"] = np.zeros((1, 3 * len(STANDARD_LEADS), WINDOW_SAMPLES), dtype=np.float32)
+    lagged = head.run(**inputs)[0]
     return Mixture(share, lagged)
 
 
+def has_network(head: Head) -> bool:
+    """Return whether the head's graph holds a network besides, which corrects what was regressed."""
+    return "network_shares" in head.config
+
+
+def run_network(head: Head, leads: np.ndarray) -> np.ndarray:
+    """Run the network of a head's graph: as `anyecg.tasks.lead_correction.Network`."""
+    shares = np.zeros((1, len(head.config["shares"])), dtype=np.float32)
+    return head.run(shares=shares, leads=leads)[1]
+
+
 def regress_leads(head: Head, prepared: Record) -> Regressed:
-    """Regress what is missing of the standard leads on what is there; rows as `STANDARD_LEADS`."""
-    whole = by_algebra(with_leads(prepared, STANDARD_LEADS), STANDARD_LEADS)
-    return regress(mixture_of(head), whole.pick(STANDARD_LEADS).signal)
+    """Guess what is missing of the standard leads from what is there; rows as `STANDARD_LEADS`."""
+    whole = by_algebra(with_leads(prepared, STANDARD_LEADS), STANDARD_LEADS).pick(STANDARD_LEADS).signal
+    regressed = regress(mixture_of(head), whole)
+    if not has_network(head):
+        return regressed
+    shares = np.array([0.0, *head.config["network_shares"]])
+    return correct(partial(run_network, head), whole, regressed, shares)
 
 
 def with_band(head: Head, leads: tuple[str, ...], regressed: Regressed) -> np.ndarray:
