@@ -158,7 +158,10 @@ def fitted(task: Task, fit: Fit) -> Scores:
     if fit.line == SHIPPED:
         head = shipped_head(task.model, CODES)
         assert head is not None, "it was there when the plan was made"
-        return {s: shipped_logits(task.model, head, task.own.examples(s), CODES) for s in ("val", "test")}
+        return {
+            split: shipped_logits(task.model, head, (r for _, r in task.corpora[split].records(task.fs_hz)), CODES)
+            for split in ("val", "test")
+        }
     rows = np.arange(len(task.labels["train"]))
     settings_of = full_settings if fit.line == TUNED else linear_settings
     return task.own.head(

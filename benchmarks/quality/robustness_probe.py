@@ -159,7 +159,7 @@ def _scores(model: Model, head: Head, entries: list[Entry], condition: Condition
     found = []
     for entry in entries:
         record = model.prepare(condition.change(entry))
-        found.append(label_scores(model, head, model.tokenize(record), find_beats(record)))
+        found.append(label_scores(model, head, model.tokenize(record), find_beats(record), prepared=record))
     return {"scores": np.stack(found)}
 
 

@@ -15,12 +15,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from anyecg.beats import find_beats
 from anyecg.checkpoint import file_sha256
-from anyecg.engine import Model, Windows
+from anyecg.engine import Model
 from anyecg.heads import Head, head_names, open_head
 from anyecg.metrics import patient_bootstrap
 from anyecg.models.encoder import Encoder
 from anyecg.models.export import load_networks
+from anyecg.record import Record
+from anyecg.tasks.arrhythmia import record_logits
 from anyecg.training.datasets import load_noise
 from anyecg.training.examples import Example, Examples, Variation, tokenise
 from anyecg.training.fit_head import HeadSettings, fit_head, predict_logits
@@ -83,7 +86,7 @@ def still_missing(fits: list[Fit]) -> list[str]:
 def kept_in(work: Path, model: Model, own: bool, head: Head | None) -> Path:
     """Return the folder of a fit's scores: for each checkpoint, and for each head that ships, one of its own."""
     if head is not None:
-        return work / f"head-{file_sha256(head.path.with_suffix('.onnx'))[:8]}"
+        return work / f"head-{file_sha256(head.path)[:8]}"  # the JSON vouches for the graph, and has the calibration
     return work / (f"fits-{model.checkpoint.sha256[:8]}" if own else "fits")
 
 
@@ -213,34 +216,15 @@ def shipped_head(model: Model, codes: tuple[str, ...]) -> Head | None:
 
 
 def shipped_logits(
-    model: Model, head: Head, examples: Examples, codes: tuple[str, ...], leads: list[int] | None = None
+    model: Model, head: Head, records: Iterable[Record], codes: tuple[str, ...], leads: tuple[str, ...] | None = None
 ) -> np.ndarray:
-    """Run a head that ships, as `anyecg analyze` does: calibrated logits (R, C) of some codes; ``leads``: rows kept."""
+    """Ask a head that ships as `anyecg analyze` does: calibrated logits (R, C) of some codes; ``leads``: those kept."""
     columns = [[label.code for label in head.labels].index(code) for code in codes]
     found = []
-    for first in range(0, len(examples), 64):
-        rows = slice(first, first + 64)
-        valid = examples.valid[rows].copy()
-        if leads is not None:
-            valid[:, np.delete(np.arange(valid.shape[1]), leads)] = False
-        windows = Windows(
-            n_new=valid.shape[2],
-            codes=examples.codes[rows].astype(np.int64),
-            valid=valid,
-            mask=np.zeros_like(valid),
-            lead_ids=examples.lead_ids[rows],
-            log_scale=examples.log_scale[rows],
-            scale_known=valid.any(axis=-1) & examples.gain_known[rows, None],
-        )
-        (logits,) = head.run(
-            hidden=model.layer(windows, int(head.config["first_layer"])),
-            valid=valid,
-            lead_ids=windows.lead_ids,
-            features=examples.features[rows],
-        )
-        found.append(logits)
-    mean = examples.to_records(np.concatenate(found).astype(np.float64))
-    return (mean / head.config["temperature"] + np.array(head.config["shifts"]))[:, columns]
+    for record in records:
+        seen = record if leads is None else record.pick(leads)
+        found.append(record_logits(model, head, model.tokenize(seen), find_beats(seen), prepared=seen)[columns])
+    return np.stack(found)
 
 
 def linear_settings(n_windows: int, seed: int, exclusive: bool) -> HeadSettings:

@@ -245,7 +245,10 @@ def _shipped(task: Task, asked: dict[str, tuple[str, list[int] | None]]) -> Scor
     head = shipped_head(task.model, SUPERCLASSES)
     assert head is not None, "it was there when the plan was made"
     return {
-        name: shipped_logits(task.model, head, task.own.examples(held), SUPERCLASSES, leads)
+        name: shipped_logits(
+            *(task.model, head, (task.record(held, e) for e in task.entries[held]), SUPERCLASSES),
+            leads=None if leads is None else tuple(STANDARD_LEADS[row] for row in leads),
+        )
         for name, (held, leads) in asked.items()
     }
 

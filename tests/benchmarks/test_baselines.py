@@ -29,7 +29,6 @@ from anyecg.record import Record
 from anyecg.tasks.arrhythmia import label_scores
 from anyecg.training.batches import Part
 from anyecg.training.datasets import SUPERCLASSES
-from anyecg.training.examples import Example, tokenise
 
 NETWORKS = {
     "inception": lambda leads, labels: InceptionTime(leads, labels, n_filters=4),
@@ -231,12 +230,14 @@ def test_a_shipped_head_is_asked_as_analyze_asks_it(dicom_file):
     assert head is not None
     assert shipped_head(model, ("no such label",)) is None
     record = model.prepare(anyecg.read(dicom_file))
-    examples = tokenise(model, [Example(record, np.zeros(5, dtype=np.float32), "p")])
-    logits = shipped_logits(model, head, examples, SUPERCLASSES)
-    scores = label_scores(model, head, model.tokenize(record), find_beats(record))
+    logits = shipped_logits(model, head, [record, record.pick(("II",))], SUPERCLASSES)
+    scores = label_scores(model, head, model.tokenize(record), find_beats(record), prepared=record)
     wanted = [scores[[label.code for label in head.labels].index(code)] for code in SUPERCLASSES]
     assert 1 / (1 + np.exp(-logits[0])) == pytest.approx(wanted, abs=1e-6)
-    assert not np.allclose(shipped_logits(model, head, examples, SUPERCLASSES, leads=[1]), logits)
+    found = {finding.code: finding.score for finding in anyecg.analyze(dicom_file, model).findings}
+    assert 1 / (1 + np.exp(-logits[0])) == pytest.approx([found[code] for code in SUPERCLASSES], abs=0.02)
+    one = shipped_logits(model, head, [record], SUPERCLASSES, leads=("II",))
+    assert (one[0] == logits[1]).all() and not np.allclose(one[0], logits[0])
 
 
 def test_offsets_raise_the_challenge_score():

@@ -2,9 +2,13 @@
 
 A head looks at the encoder's windows (10 s of many leads, 30 s of one or two) through the leads that quality lets it
 use; the logits of all windows are averaged. Any set of leads has an answer; the finding says which leads gave it.
+
+A head may have trees beside its network: they read what was measured in the window (its config's ``measures``), and
+their log odds are added with a weight (``tree_weight``, one for many leads and one for few).
 """
 
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,10 @@ import numpy as np
 from anyecg.engine import Embedding, Model
 from anyecg.errors import CheckpointError
 from anyecg.heads import Head, head_config, head_names
+from anyecg.record import Record
 from anyecg.result import Finding, Quality, Rhythm
 from anyecg.tasks.rr_features import rr_features
+from anyecg.tasks.window_measures import KNOWN, window_measures
 from anyecg.tokens import Tokens
 
 KIND = "record"
@@ -24,7 +30,12 @@ FEW_LEADS = 2
 
 
 def find_labels(
-    model: Model, tokens: Tokens, rhythm: Rhythm, quality: Quality, embedding: Embedding | None = None
+    model: Model,
+    tokens: Tokens,
+    rhythm: Rhythm,
+    quality: Quality,
+    embedding: Embedding | None = None,
+    prepared: Record | None = None,
 ) -> tuple[Finding, ...]:
     """Ask every record head of a checkpoint that is meant for this number of leads.
 
@@ -37,30 +48,46 @@ def find_labels(
         Leads of score 0 are not looked at; in an unusable record nothing can be assessed.
     embedding : Embedding, optional
         Of these tokens: saves a pass of the encoder where a head begins from that layer and all leads are used.
+    prepared : Record, optional
+        What the tokens were made of: heads with trees measure it. Without it they measure what the codes stand for.
 
     Returns
     -------
     tuple of Finding
         As `labels_of` returns them.
     """
-    logits = window_logits(model, tokens, rhythm, quality, embedding)
+    logits = window_logits(model, tokens, rhythm, quality, embedding, prepared)
     return labels_of(model, logits, quality, tokens.n_samples / tokens.grid.fs_hz)
 
 
 def window_logits(
-    model: Model, tokens: Tokens, rhythm: Rhythm, quality: Quality, embedding: Embedding | None = None
+    model: Model,
+    tokens: Tokens,
+    rhythm: Rhythm,
+    quality: Quality,
+    embedding: Embedding | None = None,
+    prepared: Record | None = None,
+    only: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Return what each record head makes of each window in which a usable lead is recorded: float32 (W, n_labels).
 
-    The parameters are those of `find_labels`.
+    The parameters are those of `find_labels`, and:
+
+    Parameters
+    ----------
+    only : int, optional
+        Measure this window alone (counted round and round), and let it stand for all: what a long recording affords
+        each of its pieces. The networks see every window all the same.
     """
-    seen = np.array([lead in used_leads(quality) for lead in tokens.leads])
+    used = used_leads(quality)
+    seen = np.array([lead in used for lead in tokens.leads])
     visible = replace(tokens, valid=tokens.valid & seen[:, None])
     heads = record_heads(model, len(tokens.leads))
     if not visible.valid.any():
         return {head.name: np.empty((0, len(head.labels)), dtype=np.float32) for head in heads}
     known = embedding if seen.all() else None
-    return {head.name: _logits(model, head, visible, rhythm, known) for head in heads}
+    look = _Look(model, heads, visible, rhythm, known, prepared, only)
+    return {head.name: look.logits(head) for head in heads}
 
 
 def labels_of(model: Model, logits: dict[str, np.ndarray], quality: Quality, duration_s: float) -> tuple[Finding, ...]:
@@ -115,37 +142,123 @@ def record_head_names(folder: Path, n_leads: int | None = None) -> list[str]:
 
 
 def label_scores(
-    model: Model, head: Head, tokens: Tokens, rhythm: Rhythm, embedding: Embedding | None = None
+    model: Model,
+    head: Head,
+    tokens: Tokens,
+    rhythm: Rhythm,
+    embedding: Embedding | None = None,
+    prepared: Record | None = None,
 ) -> np.ndarray:
-    """Return the calibrated probability of each label of a head, shape (n_labels,)."""
-    logits = _logits(model, head, tokens, rhythm, embedding)
-    return calibrated(_mean(logits), for_leads(head.config, len(tokens.leads)))
+    """Return the calibrated probability of each label of a head, shape (n_labels,); parameters as for `find_labels`."""
+    logits = record_logits(model, head, tokens, rhythm, embedding, prepared)
+    return to_probability(logits, head.config["exclusive"])
+
+
+def record_logits(
+    model: Model,
+    head: Head,
+    tokens: Tokens,
+    rhythm: Rhythm,
+    embedding: Embedding | None = None,
+    prepared: Record | None = None,
+) -> np.ndarray:
+    """Return the calibrated logit of each label of a head, shape (n_labels,); parameters as for `find_labels`."""
+    logits = _mean(_Look(model, [head], tokens, rhythm, embedding, prepared).logits(head))
+    return calibrated_logits(logits, for_leads(head.config, len(tokens.leads)))
+
+
+def head_outputs(
+    model: Model, head: Head, tokens: Tokens, rhythm: Rhythm, prepared: Record | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a record's mean logits of a head's network and of its trees, each (n_labels,), neither calibrated.
+
+    A head without trees has zeros for them.
+    """
+    network, trees = _Look(model, [head], tokens, rhythm, None, prepared).outputs(head)
+    return _mean(network), _mean(trees)
+
+
+def window_starts(n_fragments: int, size: int) -> np.ndarray:
+    """Return the fragments at which the encoder's windows begin: the last is moved back to be as long as the others."""
+    return np.minimum(np.arange(0, n_fragments, size), max(0, n_fragments - size))
 
 
 def _mean(logits: np.ndarray) -> np.ndarray:
     return np.asarray(logits.astype(np.float64).mean(axis=0))
 
 
-def _logits(model: Model, head: Head, tokens: Tokens, rhythm: Rhythm, embedding: Embedding | None) -> np.ndarray:
-    """Return what a head makes of each window in which anything is recorded, float32 (W, n_labels)."""
-    windows = model.windows(tokens)
-    n_windows, _, size = windows.valid.shape
-    heard = windows.valid.any(axis=(1, 2))
-    starts = np.minimum(np.arange(n_windows) * size, max(0, tokens.valid.shape[1] - size)) * tokens.grid.fragment_s
-    length_s = size * tokens.grid.fragment_s
-    features = np.stack([rr_features(rhythm.r_peaks_s, start, start + length_s) for start in starts])
-    first = int(head.config["first_layer"])
-    if embedding is not None and first == model.checkpoint.config["embedding_layer"]:
-        hidden = windows.cut(np.nan_to_num(embedding.per_fragment))
-    else:
-        hidden = model.layer(windows, first)
-    (logits,) = head.run(
-        hidden=hidden,
-        valid=windows.valid,
-        lead_ids=windows.lead_ids,
-        features=features,
-    )
-    return np.asarray(logits[heard], dtype=np.float32)
+class _Look:
+    """One record's windows as some heads want them: what two of them ask for is measured once."""
+
+    def __init__(
+        self,
+        model: Model,
+        heads: list[Head],
+        tokens: Tokens,
+        rhythm: Rhythm,
+        embedding: Embedding | None = None,
+        prepared: Record | None = None,
+        only: int | None = None,
+    ) -> None:
+        self.model, self.tokens, self.rhythm = model, tokens, rhythm
+        self.embedding, self.prepared, self.only = embedding, prepared, only
+        self.windows = model.windows(tokens)
+        size = self.windows.valid.shape[-1]
+        self.heard = np.asarray(self.windows.valid.any(axis=(1, 2)))
+        self.starts = window_starts(tokens.valid.shape[1], size) * tokens.grid.fragment_s
+        self.length_s = size * tokens.grid.fragment_s
+        self.features = np.stack([rr_features(rhythm.r_peaks_s, s, s + self.length_s) for s in self.starts])
+        self.names = tuple(dict.fromkeys(name for head in heads for name in head.config.get("measures", ())))
+
+    def logits(self, head: Head) -> np.ndarray:
+        """Return what a head makes of each window in which anything is recorded, float32 (W, n_labels)."""
+        network, trees = self.outputs(head)
+        if "measures" not in head.config:
+            return network
+        weight = for_leads(head.config, len(self.tokens.leads))["tree_weight"]
+        return np.asarray(network + np.float32(weight) * trees)
+
+    def outputs(self, head: Head) -> tuple[np.ndarray, np.ndarray]:
+        """Return what a head's network and its trees make of each window, float32 (W, n_labels) each."""
+        first = int(head.config["first_layer"])
+        if self.embedding is not None and first == self.model.checkpoint.config["embedding_layer"]:
+            hidden = self.windows.cut(np.nan_to_num(self.embedding.per_fragment))
+        else:
+            hidden = self.model.layer(self.windows, first)
+        inputs = {
+            "hidden": hidden,
+            "valid": self.windows.valid,
+            "lead_ids": self.windows.lead_ids,
+            "features": self.features,
+        }
+        if "measures" in head.config:
+            inputs["measures"] = self._measures(head)
+        network, *trees = (np.asarray(x[self.heard], dtype=np.float32) for x in head.run(**inputs))
+        return network, trees[0] if trees else np.zeros_like(network)
+
+    def _measures(self, head: Head) -> np.ndarray:
+        """Return the measures a head asks for, float32 (W, F)."""
+        unknown = sorted(set(head.config["measures"]) - KNOWN)
+        if unknown:
+            raise CheckpointError(
+                f"{head.path}: asks for measures {unknown[:3]}, expected some of this version's. Update anyecg, or "
+                "take the checkpoint anew from its source."
+            )
+        return self._measured[:, [self.names.index(name) for name in head.config["measures"]]]
+
+    @cached_property
+    def _measured(self) -> np.ndarray:
+        """The measures that any of the heads asks for, in each window; NaN where nothing is recorded."""
+        prepared = self.model.decode(self.tokens) if self.prepared is None else self.prepared
+        seen = np.asarray(self.tokens.valid.any(axis=1))
+        prepared = prepared.pick([lead for lead, there in zip(self.tokens.leads, seen, strict=True) if there])
+        asked = np.flatnonzero(self.heard)
+        asked = asked if self.only is None else asked[[self.only % len(asked)]]
+        found = np.full((len(self.heard), len(self.names)), np.nan, dtype=np.float32)
+        for window in asked:
+            start_s = self.starts[window]
+            found[window] = window_measures(self.names, prepared, self.rhythm, start_s, start_s + self.length_s)
+        return found if self.only is None else np.repeat(found[asked], len(found), axis=0)
 
 
 def for_leads(config: dict[str, Any], n_leads: int) -> dict[str, Any]:
@@ -155,7 +268,12 @@ def for_leads(config: dict[str, Any], n_leads: int) -> dict[str, Any]:
 
 def calibrated(logits: np.ndarray, config: dict[str, Any]) -> np.ndarray:
     """Turn mean logits (..., n_labels) into probabilities with a head's temperature and shifts."""
-    return to_probability(logits / config["temperature"] + np.array(config["shifts"]), config["exclusive"])
+    return to_probability(calibrated_logits(logits, config), config["exclusive"])
+
+
+def calibrated_logits(logits: np.ndarray, config: dict[str, Any]) -> np.ndarray:
+    """Give mean logits (..., n_labels) a head's temperature and shifts."""
+    return np.asarray(logits / config["temperature"] + np.array(config["shifts"]))
 
 
 def to_probability(logits: np.ndarray, exclusive: bool) -> np.ndarray:

@@ -52,7 +52,7 @@ def _evaluate_head(
     corpus = Corpus(folder, "test")
     entries = [e for e in corpus.entries if f"{e.database}/{e.record}.hea" in rows]
     codes = [label.code for label in head.labels]
-    truth = np.stack([_truth(rows[f"{e.database}/{e.record}.hea"], codes) for e in entries])
+    truth = np.stack([truth_of(rows[f"{e.database}/{e.record}.hea"], codes) for e in entries])
     sets = LEAD_SETS if all(len(e.leads) == len(STANDARD_LEADS) for e in entries) else {"one lead": None}
     by_set, scores = {}, {}
     for name, leads in sets.items():
@@ -70,7 +70,8 @@ def _evaluate_head(
     }
 
 
-def _truth(row: dict[str, str], codes: list[str]) -> np.ndarray:
+def truth_of(row: dict[str, str], codes: list[str]) -> np.ndarray:
+    """Return what a row of a label table says of some labels: 1, 0, or NaN where it is not known."""
     if "label" in row:
         return np.array([float(row["label"] == code) for code in codes])
     return np.array([float(row[code]) if row[code] else np.nan for code in codes])
@@ -80,7 +81,7 @@ def _scores(model: Model, head: Head, corpus: Corpus, entry: Entry, leads: tuple
     record = corpus.record(entry, model.checkpoint.grid.fs_hz)
     if leads is not None:
         record = record.pick(leads)
-    return label_scores(model, head, model.tokenize(record), find_beats(record))
+    return label_scores(model, head, model.tokenize(record), find_beats(record), prepared=record)
 
 
 def _measure(truth: np.ndarray, scores: np.ndarray, head: Head, n_leads: int, entries: list[Entry]) -> dict[str, Any]:

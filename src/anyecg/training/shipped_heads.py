@@ -14,6 +14,7 @@ from anyecg.training.fit_head import HeadSettings, Mode
 from anyecg.training.restorer import HEAD as RESTORER
 from anyecg.training.restorer import fit_restorer
 from anyecg.training.rhythm import train_head as train_rr_rhythm
+from anyecg.training.trees import ForestSettings, add_trees
 
 Progress = Callable[[str], None]
 
@@ -38,7 +39,9 @@ def train_heads(folder: Path, names: list[str], data: Path, splits: Path, progre
         HEADS[name](folder, data, splits, progress)
 
 
-def _from_labels(name: str, mode: Mode, settings: HeadSettings) -> Callable[[Path, Path, Path, Progress], None]:
+def _from_labels(
+    name: str, mode: Mode, settings: HeadSettings, trees: ForestSettings
+) -> Callable[[Path, Path, Path, Progress], None]:
     def train(folder: Path, data: Path, splits: Path, progress: Progress) -> None:
         table = data / f"{name}.csv"
         write_label_table(name, data, splits, table)
@@ -53,6 +56,7 @@ def _from_labels(name: str, mode: Mode, settings: HeadSettings) -> Callable[[Pat
             force=True,
             progress=progress,
         )
+        add_trees(folder, name, trees, data, splits, progress)
 
     return train
 
@@ -73,10 +77,16 @@ def _restorer(folder: Path, data: Path, splits: Path, progress: Progress) -> Non
         fit_restorer(load(bare), data, splits, folder, progress)
 
 
+TREES = {
+    "diagnosis": ForestSettings(),
+    "rhythm": ForestSettings(leaves=24, rounds=150, least_in_a_leaf=30),
+}
+"""Trees beside the networks of these heads; sizes chosen on val (dev/LOG.md)."""
+
 HEADS: dict[str, Callable[[Path, Path, Path, Progress], None]] = {
     # 1,400 training records: tuning the encoder gained nothing (dev/LOG.md)
-    "diagnosis": _from_labels("diagnosis", "linear", HeadSettings()),
-    "rhythm": _from_labels("rhythm", "full", HeadSettings(epochs=6)),
+    "diagnosis": _from_labels("diagnosis", "linear", HeadSettings(), TREES["diagnosis"]),
+    "rhythm": _from_labels("rhythm", "full", HeadSettings(epochs=6), TREES["rhythm"]),
     "beats": _beats,
     "rr_rhythm": _rr_rhythm,
     RESTORER: _restorer,
