@@ -195,7 +195,7 @@ def measured(task: Task, kept: dict[Fit, Scores], missing: list[Fit]) -> dict[st
     by_line: dict[str, list[Scores]] = {}
     for fit, scores in kept.items():
         by_line.setdefault(fit.line, []).append(decided(scores, task.labels["val"]))
-    ours = next((line for line in (TUNED, SHIPPED) if line in by_line), LINEAR)
+    ours = next((line for line in (SHIPPED, TUNED) if line in by_line), LINEAR)
     return {
         "records": {split: len(labels) for split, labels in task.labels.items()},
         "prevalence": {

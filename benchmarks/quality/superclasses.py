@@ -298,7 +298,7 @@ def measured(task: Task, kept: dict[Fit, Scores], missing: list[Fit]) -> dict[st
     seeds = by_line.get((INCEPTION, "100 %"), [])
     if len(seeds) > 1:
         by_line[ENSEMBLE, "100 %"] = [{k: np.mean([s[k] for s in seeds], axis=0) for k in ("val", "test")}]
-    ours = next((line for line in (TUNED, LINEAR, PROBE) if (line, "100 %") in by_line), None)
+    ours = next((line for line in (SHIPPED, TUNED, LINEAR, PROBE) if (line, "100 %") in by_line), None)
     for (line, fraction), fits in by_line.items():
         reference = by_line.get((ours, "100 %")) if ours and fraction == "100 %" and line != ours else None
         lines.setdefault(line, {})[fraction] = _line(task, fits, fraction, reference)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from anyecg.errors import ReadError
-from anyecg.readers import edf, extent, read, stretches
+from anyecg.readers import cheap_extent, edf, extent, read, stretches
 from anyecg.readers.dicom.parts import waves_of
 from anyecg.record import Annotation, Record
 from anyecg.writers import write
@@ -72,6 +72,88 @@ def test_no_sample_is_lost_or_twice(folder: Path, fs: float, name: str, form: st
     known = extent(folder / name)
     assert (known.n_samples, known.fs, known.leads) == (whole.n_samples, whole.fs, LEADS)
     assert known.duration_s == pytest.approx(whole.duration_s)
+
+
+def array_file(path: Path, signal: np.ndarray, fs: float) -> dict[str, object]:
+    """Write a signal in mV as an array, and return what reading it must be told."""
+    if path.suffix == ".npy":
+        np.save(path, signal.T if "turned" in path.name else signal)
+        return {"fs": fs, "unit": "mV"}
+    if path.suffix == ".mat":
+        import scipy.io
+
+        scipy.io.savemat(path, {"val": np.round(signal * 1000).astype(np.int16), "fs": fs, "unit": "uV"})
+    elif path.suffix == ".h5":
+        import h5py
+
+        with h5py.File(path, "w") as file:
+            chunks = {"chunks": (1, 1000), "compression": "gzip"} if "packed" in path.name else {}
+            file.create_dataset("ecg", data=signal, **chunks)
+            file.attrs.update({"fs": fs, "unit": "mV"})
+    else:
+        write(Record(signal, fs, LEADS), path)
+    return {}
+
+
+ARRAYS = ["a.npy", "turned.npy", "a.mat", "a.h5", "packed.h5", "a.parquet"]
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_are_read_by_stretches(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr("anyecg.readers.tabular.parquet.AT_ONCE_VALUES", 0)
+    monkeypatch.setattr("anyecg.writers.parquet.GROUP_ROWS", 1000)
+    fs = 257.3
+    n = int(61 * fs) + 7
+    given = array_file(folder / name, day_mv(n, fs).astype(np.float32), fs)
+    whole = read(folder / name, **given)
+    known = cheap_extent(folder / name, given.get("fs"), given.get("unit"))
+    assert known is not None
+    assert (known.n_samples, known.fs, known.leads) == (n, fs, whole.leads)
+    found = list(stretches(folder / name, stretch_s=10, **given))
+    assert len(found) == 7
+    np.testing.assert_array_equal(together(found), whole.signal)
+    assert [w for r in found for w in r.warnings] == list(whole.warnings)
+    part = read(folder / name, start_s=3.21, end_s=33.3, **given)
+    np.testing.assert_array_equal(part.signal, whole.signal[:, round(3.21 * fs) : round(33.3 * fs)])
+
+
+def test_what_no_slice_is_cheap_of_is_read_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import h5py
+    import scipy.io
+
+    signal = day_mv(2000, 250.0)
+    scipy.io.savemat(folder / "a.mat", {"val": signal, "fs": 250.0, "unit": "mV"}, do_compression=True)
+    np.savez(folder / "a.npz", ecg=signal, fs=250.0, unit="mV")
+    with h5py.File(folder / "a.h5", "w") as file:
+        file.create_dataset("ecg", data=signal, chunks=signal.shape, compression="gzip")
+        file.attrs.update({"fs": 250.0, "unit": "mV"})
+    with h5py.File(folder / "times.h5", "w") as file:  # gaps would be seen only in the times of all samples
+        file["ecg"], file["time"] = signal, np.arange(2000) / 250
+        file.attrs["unit"] = "mV"
+    monkeypatch.setattr("anyecg.readers.tabular.hdf5.SLICED_CHUNK_BYTES", signal.nbytes - 1)
+    write(Record(signal, 250.0, LEADS), folder / "a.parquet")
+    monkeypatch.setattr("anyecg.readers.tabular.parquet.MOST_GROUP_ROWS", 1999)
+    for name in ("a.mat", "a.npz", "a.h5", "times.h5", "a.parquet"):
+        assert cheap_extent(folder / name, None, None) is None, name
+        assert extent(folder / name).n_samples == 2000, name
+
+
+@pytest.mark.parametrize("with_gap", [False, True])
+def test_whole_numbers_of_parquet_mean_the_same_in_every_slice(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, with_gap: bool
+) -> None:
+    """-32768 is a mark among 16-bit numbers; a null anywhere makes the column one of others."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    monkeypatch.setattr("anyecg.readers.tabular.parquet.AT_ONCE_VALUES", 0)
+    counts = np.round(day_mv(9000, 250.0, 1)[0] * 1000).astype(np.int16)
+    counts[100:103] = -32768
+    values = pa.array(counts, mask=np.arange(9000) == 8500) if with_gap else pa.array(counts)
+    schema = pa.schema([("II [uV]", pa.int16())], metadata={"fs_hz": "250"})
+    pq.write_table(pa.Table.from_arrays([values], schema=schema), folder / "a.parquet", row_group_size=1000)
+    whole = read(folder / "a.parquet")
+    np.testing.assert_array_equal(together(list(stretches(folder / "a.parquet", stretch_s=10))), whole.signal)
 
 
 def test_what_fits_one_stretch_is_what_read_returns(folder: Path) -> None:
@@ -215,16 +297,19 @@ def two_hours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(Record(signal, 250.0, LEADS, annotations=beats), folder / "w.hea")
     write(Record(signal, 250.0, LEADS), folder / "f.hea", format="wfdb-flac")
     write(Record(signal, 250.0, LEADS), folder / "e.edf")
+    for name in ARRAYS:
+        array_file(folder / name, signal, 250.0)
     return folder
 
 
-@pytest.mark.parametrize("name", ["w.hea", "f.hea", "e.edf"])
+@pytest.mark.parametrize("name", ["w.hea", "f.hea", "e.edf", *ARRAYS])
 def test_memory_is_that_of_a_stretch(two_hours: Path, name: str) -> None:
-    next(stretches(two_hours / name))  # what is imported and parsed once
+    given = {"fs": 250.0, "unit": "mV"} if name.endswith(".npy") else {}
+    next(stretches(two_hours / name, **given))  # what is imported and parsed once
     tracemalloc.start()
     try:
         n_samples = 0
-        for record in stretches(two_hours / name):
+        for record in stretches(two_hours / name, **given):
             n_samples += record.n_samples
             stretch_bytes = record.signal.nbytes
         peak_bytes = tracemalloc.get_traced_memory()[1]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from anyecg.errors import SignalError, WriteError
 from anyecg.readers import read
 from anyecg.record import Annotation, Record
-from anyecg.writers import counts, wfdb_record, write
+from anyecg.writers import counts, losses, wfdb_record, write
 
 
 def make_record(**changes: object) -> Record:
@@ -55,6 +55,29 @@ def test_annotations_of_wfdb(tmp_path):
     assert set(found) == {("beat", "V"), ("rhythm", "AFIB"), ("diagnosis", "164889003")}
     assert found["beat", "V"].start_s == pytest.approx(1.0, abs=0.002)
     assert found["rhythm", "AFIB"].end_s == pytest.approx(2.0, abs=0.002)
+
+
+def test_annotations_of_a_record_that_is_replaced_go_with_it(tmp_path):
+    """A header without annotations beside an older .atr would claim another person's beats."""
+    write(make_record(), tmp_path / "a.hea")
+    plain = make_record(annotations=())
+    write(plain, tmp_path / "a.hea", force=True)
+    assert read(tmp_path / "a.hea").annotations == ()
+    (tmp_path / "b.atr").write_bytes(b"notes")
+    with pytest.raises(WriteError, match=r"b\.atr: exists already"):
+        write(plain, tmp_path / "b.hea")
+    assert (tmp_path / "b.atr").read_bytes() == b"notes"
+    assert not (tmp_path / "b.hea").exists()
+    write(plain, tmp_path / "b.hea", format="wfdb-flac", force=True)
+    assert not (tmp_path / "b.atr").exists()
+
+
+@pytest.mark.parametrize("name", ["ECG", "ECG 1", "odd"])
+def test_edf_names_a_lead_of_unknown_place_once(tmp_path, name):
+    record = make_record().pick(["I"]).with_(leads=(name,))
+    assert not any("lead names" in line for line in losses(record, tmp_path / "a.edf"))
+    write(record, tmp_path / "a.edf")
+    assert read(tmp_path / "a.edf").leads == (name,)
 
 
 def test_without_annotations_there_is_no_atr(tmp_path):

@@ -6,17 +6,18 @@ import numpy as np
 
 from anyecg.errors import ReadError
 from anyecg.leads import unique_names
+from anyecg.readers.audits.electrodes import misplaced_electrodes
 from anyecg.readers.audits.gain import implausible_gain
+from anyecg.readers.audits.heartbeats import find_heartbeats
 from anyecg.readers.audits.levels import levels_of
-from anyecg.readers.audits.limbs import identical_leads, inverted_lead_one, limb_contradictions
+from anyecg.readers.audits.limbs import identical_leads, limb_contradictions
 from anyecg.readers.audits.missing import clipped_leads, gaps, standstills, without_marks
+from anyecg.readers.audits.pieces import most_recorded, telling_leads
 from anyecg.readers.audits.rate import wrong_rate
 from anyecg.record import Record
 
 ABOUT_LEVELS = (standstills, gaps, clipped_leads, identical_leads)
-ABOUT_THE_HEART = (limb_contradictions, inverted_lead_one, wrong_rate)
-"""Questions, each given the record after infinities, marks and, if asked for, the unit were put right; the first ones
-also its levels."""
+"""Questions, each given the record when infinities, marks and, if asked for, unit were put right; and its levels."""
 
 
 MOST_KEPT = 1000
@@ -80,6 +81,10 @@ def audit(where: str, record: Record, *, fix_units: bool = False) -> Record:
         levels = levels if checked is record else levels_of(record)
         for ask in ABOUT_LEVELS:
             found += ask(record, levels)
-        for question in ABOUT_THE_HEART:
-            found += question(record)
+        contradictions = limb_contradictions(record)
+        found += contradictions
+        if beats := find_heartbeats(most_recorded(record, telling_leads(record.leads)), record.fs):
+            # Which electrode it may be is asked of leads that fit together.
+            found += [] if contradictions else misplaced_electrodes(record, beats)
+            found += wrong_rate(record, beats)
     return record.with_warning(*(message for message in found if message not in record.warnings))

@@ -99,11 +99,13 @@ def write(record: Record, path: str | Path, *, format: str | None = None, force:
     path = Path(path)
     writer = _writer(path, format)
     targets: list[Path] = writer.files(record, path)
-    for target in targets:
+    # Annotations of another record would pass for this one's.
+    stale: list[Path] = [file for file in getattr(writer, "stale", _nothing)(record, path) if file.exists()]
+    for target in (*targets, *stale):
         if target.exists() and (target.is_dir() or not force):
             raise WriteError(f"{target}: exists already, expected a new name. Choose another name or pass --force.")
     try:
-        return _write_beside(writer, record, path, targets)
+        return _write_beside(writer, record, path, targets, stale)
     except OSError as error:
         raise WriteError(
             f"{path}: cannot be written ({error.strerror or error}), expected a folder that is there and has room. "
@@ -121,11 +123,17 @@ def _writer(path: Path, format: str | None) -> ModuleType:
     return WRITERS[chosen]
 
 
-def _write_beside(writer: ModuleType, record: Record, path: Path, targets: list[Path]) -> list[Path]:
+def _nothing(record: Record, path: Path) -> list[Path]:
+    return []
+
+
+def _write_beside(writer: ModuleType, record: Record, path: Path, targets: list[Path], stale: list[Path]) -> list[Path]:
     """Write into a new folder beside the targets, then move the files into place; the folder goes in any case."""
     folder = Path(tempfile.mkdtemp(prefix=".anyecg-", dir=path.parent))
     try:
         writer.write(record, folder, path)
+        for file in stale:
+            file.unlink()
         for target in targets:
             os.replace(folder / target.name, target)
     finally:

@@ -15,7 +15,7 @@ MAX_CHANNELS = 8
 STREAM_HZ = 96_000
 """FLAC wants a rate from its own list; the header states the true one (so does the WFDB library)."""
 
-losses = wfdb_record.losses
+losses, stale = wfdb_record.losses, wfdb_record.stale
 
 
 def files(record: Record, path: Path) -> list[Path]:

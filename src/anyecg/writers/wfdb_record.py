@@ -24,6 +24,11 @@ def named(record: Record, path: Path, signal_files: list[str]) -> list[Path]:
     return [path.with_name(file) for file in (*signal_files, *marks, f"{name}.hea")]
 
 
+def stale(record: Record, path: Path) -> list[Path]:
+    """Return the annotation file that a reader would take for this record's although it has none."""
+    return [] if _marks(record) else [path.with_name(f"{record_name(path)}.atr")]
+
+
 def record_name(path: Path) -> str:
     """Return a name that WFDB allows: letters, digits, ``-`` and ``_``.
 

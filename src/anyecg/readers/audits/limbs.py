@@ -6,10 +6,8 @@ from itertools import combinations
 import numpy as np
 
 from anyecg.leads import LIMB_LEADS
-from anyecg.readers.audits.heartbeats import find_heartbeats
 from anyecg.readers.audits.levels import Levels
-from anyecg.readers.audits.pieces import most_recorded, pieces_of
-from anyecg.readers.audits.ranks import median
+from anyecg.readers.audits.pieces import pieces_of
 from anyecg.record import Record
 
 EQUATIONS = {
@@ -34,17 +32,11 @@ SLOPE_S = 0.02
 MOST_COMPARED = 100_000
 """Samples: enough to tell two measured leads apart."""
 
-INVERTED_OPPOSED = -0.75
-"""Correlation of lead I's beat with V5's and V6's; they see the heart from nearly the same side.
-
-At this value, 3 of 372 CODE-15 records and 1 of 2060 PTB-XL records are called possibly inverted (some are), and 54 %
-of those whose lead I is inverted on purpose: half of what can be seen, for the sake of few false alarms."""
-
 
 def limb_contradictions(record: Record) -> list[str]:
     """Return a warning if the limb leads do not fit together, and which interchange would make them fit.
 
-    An electrode on the wrong arm is not seen so: the leads still fit together. See `inverted_lead_one`.
+    An electrode on the wrong arm is not seen so: the leads still fit together. See `anyecg.readers.audits.electrodes`.
     """
     names = [name for name in LIMB_LEADS if name in record.leads]
     equations = [name for name in names if name in EQUATIONS and name not in record.derived]
@@ -113,54 +105,6 @@ def _changes(names: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
         texts.append(f"{names[a]} is inverted")
         matrices.append(np.diag(signs))
     return texts, np.array(matrices)
-
-
-def inverted_lead_one(record: Record) -> list[str]:
-    """Return a warning if lead I looks upside down: arm electrodes interchanged, or a heart on the right.
-
-    P, QRS and T of its median beat all point down, and its beat is opposed to that of V5 and V6, which rules out a
-    heart on the right (there these leads are small or inverted as well). Only possibly, since a heart may do so.
-    """
-    if not {"I", "V5", "V6"} <= set(record.leads):
-        return []
-    piece = most_recorded(record, [record.leads.index(name) for name in ("I", "V5", "V6")])
-    if not _slopes_opposed(piece, record.fs):
-        return []
-    piece = piece.astype(np.float64)
-    beats = find_heartbeats(piece, record.fs)
-    if beats is None:
-        return []
-    before, after = round(0.25 * record.fs), round(0.40 * record.fs)
-    at = beats.samples[(beats.samples > before) & (beats.samples < piece.shape[1] - after)]
-    if len(at) < 3:
-        return []
-    beat = median(piece[:, at[:, None] + np.arange(-before, after)], axis=1)  # (3, n)
-    time_s = np.arange(-before, after) / record.fs
-    beat -= median(beat[:, (time_s > -0.10) & (time_s < -0.05)])[:, None]  # the PR segment
-    one, five, six = beat
-    qrs, wave_p, wave_t = (
-        (time_s > low) & (time_s < high) for low, high in ((-0.06, 0.06), (-0.22, -0.10), (0.12, 0.36))
-    )
-    height = float(np.ptp(one[qrs]))
-    down = (
-        one[qrs].max() + one[qrs].min() < 0
-        and one[wave_t].mean() < -0.02 * height
-        and one[wave_p].mean() < -0.005 * height
-    )
-    if not down or six[qrs].max() <= 0.5 * height:
-        return []
-    if all(np.corrcoef(one, other)[0, 1] < INVERTED_OPPOSED for other in (five, six) if np.ptp(other) > 0):
-        return [
-            "lead I is possibly inverted (P, QRS and T point down, against V5 and V6): arm electrodes interchanged?"
-        ]
-    return []
-
-
-def _slopes_opposed(piece: np.ndarray, fs: float) -> bool:
-    """Return whether the first lead's slopes go against another's; if not, its beats do not either."""
-    step = max(1, round(SLOPE_S * fs))
-    slopes = piece[:, step:] - piece[:, :-step]
-    return bool((slopes[1:] @ slopes[0]).min(initial=np.inf) < 0)
 
 
 def identical_leads(record: Record, levels: Levels) -> list[str]:

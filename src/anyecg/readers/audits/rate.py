@@ -4,7 +4,7 @@ from math import hypot, log
 
 import numpy as np
 
-from anyecg.readers.audits.heartbeats import find_heartbeats
+from anyecg.readers.audits.heartbeats import Heartbeats
 from anyecg.readers.audits.pieces import most_recorded, telling_leads
 from anyecg.record import Record
 
@@ -41,22 +41,19 @@ def oddity(rate_bpm: float, width_s: float) -> float:
     return hypot(log(rate_bpm / USUAL_BPM) / SPREAD_BPM, log(width_s / USUAL_WIDTH_S) / SPREAD_WIDTH)
 
 
-def wrong_rate(record: Record) -> list[str]:
+def wrong_rate(record: Record, beats: Heartbeats) -> list[str]:
     """Return a warning if the declared rate is probably not the true one.
 
     A line at 25 Hz may be the mains at 50 Hz in a record of 1000 Hz that claims 500 Hz. Alone it proves nothing; it
     counts if heart rate and QRS width are odd as declared and usual at the rate that the line says.
     """
-    piece = most_recorded(record, telling_leads(record.leads))
-    beats = find_heartbeats(piece, record.fs)
-    if beats is None:
-        return []
     bpm, width_s = beats.rate_bpm, beats.width_s
     if not (bpm > 0 and width_s > 0):
         return []  # spikes of no width are no QRS complexes
     shown = f"a heart rate of {bpm:.0f} and QRS complexes {width_s * 1000:.0f} ms wide (usual: 24-60)"
     as_declared = oddity(bpm, width_s)
     if as_declared >= ODD:
+        piece = most_recorded(record, telling_leads(record.leads))
         for line_hz, mains_hz, fs in displaced_mains(piece, record.fs, max(BESIDE_HZ, 1.3 * bpm / 60)):
             factor = fs / record.fs
             if as_declared - oddity(bpm * factor, width_s / factor) >= BETTER:

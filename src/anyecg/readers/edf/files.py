@@ -56,7 +56,7 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     record = Record(
         signal=signal,
         fs=rate,
-        leads=rows_with_names(where, [c.label for c in channels], warnings),
+        leads=rows_with_names(where, _names(channels, ours), warnings),
         id=path.stem,
         format=NAME,
         age=age_at(layout.birth_date, start_time),
@@ -81,11 +81,17 @@ def extent(path: Path, fs: float | None, unit: str | None) -> Extent:
     layout = parse_layout(path)
     channels = choose_channels(where, list(layout.channels), [])
     rate = rate_of(where, max(c.rate_hz for c in channels), fs)
-    names = rows_with_names(where, [c.label for c in channels], [])
+    ours = is_ours(path)
+    names = rows_with_names(where, _names(channels, ours), [])
     if layout.discontinuous:
         return Extent(gaps.n_samples_of(layout, rate), rate, names)
-    notes = read_notes(layout) if is_ours(path) else EdfNotes()
+    notes = read_notes(layout) if ours else EdfNotes()
     return Extent(_n_samples(layout, channels, notes, rate), rate, names)
+
+
+def _names(channels: list[Channel], ours: bool) -> list[str]:
+    """Return the leads' names; our writer put the kind of signal before each, as EDF+ asks."""
+    return [c.label.removeprefix("ECG ") if ours else c.label for c in channels]
 
 
 def _compare(layout: Layout, warnings: list[str]) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from anyecg.errors import ReadError
-from anyecg.readers.tabular.columns import Table, read_table, rows_of
+from anyecg.readers.slices import Extent
+from anyecg.readers.tabular.columns import Table, extent_of, read_table, rows_of
 from anyecg.readers.tabular.named import table_of
 from anyecg.record import Record
 
@@ -37,9 +38,7 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     ReadError
         See `anyecg.readers.read`.
     """
-    with path.open("rb") as file:
-        is_npy = file.read(len(NPY_MAGIC)) == NPY_MAGIC
-    if is_npy:
+    if is_npy := _is_npy(path):
         array = _mapped(path)
         rows = rows_of(str(path), array)
         if start_s is None and end_s is None and array.dtype == np.float32 and array.flags.c_contiguous:
@@ -50,6 +49,25 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     else:
         table = table_of(str(path), _named(path))
     return read_table(path, table, "npy" if is_npy else "npz", start_s, end_s, fs, unit)
+
+
+def extent(path: Path, fs: float | None, unit: str | None) -> Extent | None:
+    """Return how long an NPY array is; None of NPZ, which is unpacked as a whole.
+
+    Raises
+    ------
+    ReadError
+        See `anyecg.readers.read`.
+    """
+    if not _is_npy(path):
+        return None
+    rows = rows_of(str(path), _mapped(path))
+    return extent_of(path, Table(rows, [f"lead{i + 1}" for i in range(len(rows))]), fs, unit)
+
+
+def _is_npy(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(NPY_MAGIC)) == NPY_MAGIC
 
 
 def _mapped(path: Path) -> np.ndarray:

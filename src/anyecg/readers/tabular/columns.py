@@ -16,7 +16,7 @@ from anyecg.leads import standard_name
 from anyecg.readers.audit import rows_with_names
 from anyecg.readers.channels import says_ecg, says_other
 from anyecg.readers.patient import age_from_text, sex_from_text
-from anyecg.readers.slices import check_size, sample_range
+from anyecg.readers.slices import Extent, check_size, sample_range
 from anyecg.readers.sources import split_inner
 from anyecg.readers.tabular.times import Times, rate_and_places, time_unit
 from anyecg.readers.units import mv_per, rate_of, unit_of
@@ -116,6 +116,27 @@ def read_table(
         warnings.append(f"{n_off} samples of {LOWEST_INT16} are taken as not recorded")
     leads = rows_with_names(where, names, warnings)
     return _record(table, signal, leads, rate, first, form, path.stem if record_id is None else record_id)
+
+
+def extent_of(path: Path, table: Table, fs: float | None, unit: str | None) -> Extent | None:
+    """Return how long the record of a table is, or None if its rows must be seen for it: where they have times.
+
+    Parameters
+    ----------
+    path, table, fs, unit
+        As for `read_table`.
+
+    Raises
+    ------
+    ReadError
+        See `anyecg.readers.read`.
+    """
+    where = str(path)
+    if table.times or any(time_unit(name)[0] or _COUNTER.fullmatch(name.strip()) for name in table.names):
+        return None
+    rate = rate_of(where, _rate(where, table, fs)[0], fs)
+    columns, names, _ = _ecg_columns(where, table, unit)
+    return Extent(len(columns[0]), rate, rows_with_names(where, names, []))
 
 
 def _in_mv(columns: list[Any], factors: list[float], first: int, last: int) -> tuple[np.ndarray, int]:

@@ -14,9 +14,9 @@ import numpy as np
 
 from anyecg.errors import ReadError
 from anyecg.leads import STANDARD_LEADS
-from anyecg.readers.slices import check_size
+from anyecg.readers.slices import Extent, check_size
 from anyecg.readers.sources import split_inner
-from anyecg.readers.tabular.columns import Table, read_table
+from anyecg.readers.tabular.columns import Row, Table, extent_of, read_table
 from anyecg.readers.tabular.named import meaning_of, table_of
 from anyecg.record import Record
 
@@ -45,6 +45,9 @@ OTHER_LIMB_ORDER = ("I", "II", "III", "aVL", "aVF", "aVR")
 LARGEST_CHUNK_BYTES = 256_000_000
 """A chunk is unpacked as a whole, however little of it is wanted."""
 
+SLICED_CHUNK_BYTES = 8_000_000
+"""With larger ones a recording is read at once: each stretch would unpack them again."""
+
 MOST_MEMBERS = 100_000
 
 
@@ -61,21 +64,52 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     ReadError
         The file holds several and none was named, or refers to other files; or see `anyecg.readers.read`.
     """
-    file, inner = split_inner(path)
+    file, _ = split_inner(path)
     with file.open("rb") as stream:
         form = "mat" if stream.read(len(MATLAB_MAGIC)) == MATLAB_MAGIC else NAME
     with _open(file) as root:
-        members = _members(file, root)
-        stack = _stack(members)
-        keys = _keys(file, members, stack)
-        key = _chosen(path, file, inner, keys)
-        if stack is not None:
-            table = _of_stack(path, root, members, stack, keys.index(key), fs, unit)
-        else:
-            chosen = members if key == "" else _members(file, members[key])
-            table = table_of(str(path), _values(file, chosen) | _attributes(root))
-        name = file.stem if len(keys) == 1 else f"{file.stem}-{key[1:]}" if key.startswith("#") else key
+        table, name = _table(path, root, fs, unit)
         return read_table(path, table, form, start_s, end_s, fs, unit, record_id=name)
+
+
+def extent(path: Path, fs: float | None, unit: str | None) -> Extent | None:
+    """Return how long a recording is; None where a slice of it is unpacked for the price of much more.
+
+    Raises
+    ------
+    ReadError
+        See `anyecg.readers.read`.
+    """
+    with _open(split_inner(path)[0]) as root:
+        table, _ = _table(path, root, fs, unit)
+        held = [column.array if isinstance(column, Row) else column for column in table.columns]
+        return extent_of(path, table, fs, unit) if all(map(_sliced_cheaply, held)) else None
+
+
+def _sliced_cheaply(held: Any) -> bool:
+    chunks = getattr(held, "chunks", None) or ()
+    return bool(np.prod(chunks, dtype=object) * held.dtype.itemsize <= SLICED_CHUNK_BYTES)
+
+
+def _table(path: Path, root: Any, fs: float | None, unit: str | None) -> tuple[Table, str]:
+    """Return what the recording that is meant holds, its samples unread, and its name.
+
+    Raises
+    ------
+    ReadError
+        See `read`.
+    """
+    file, inner = split_inner(path)
+    members = _members(file, root)
+    stack = _stack(members)
+    keys = _keys(file, members, stack)
+    key = _chosen(path, file, inner, keys)
+    if stack is not None:
+        table = _of_stack(path, root, members, stack, keys.index(key), fs, unit)
+    else:
+        chosen = members if key == "" else _members(file, members[key])
+        table = table_of(str(path), _values(file, chosen) | _attributes(root))
+    return table, file.stem if len(keys) == 1 else f"{file.stem}-{key[1:]}" if key.startswith("#") else key
 
 
 def recordings(path: Path) -> list[str]:

@@ -90,6 +90,21 @@ def read_level5(path: Path) -> dict[str, Any]:
     return found
 
 
+def is_packed(path: Path) -> bool:
+    """Return whether some variable of the file is compressed, or the file is not of Level 5."""
+    with path.open("rb") as file:
+        head = file.read(HEADER_BYTES)
+        if not head.startswith(b"MATLAB 5.0"):
+            return True
+        order = "<" if head[126:128] == b"IM" else ">"
+        while len(tag := file.read(8)) == 8:
+            kind, n_bytes = struct.unpack(f"{order}2I", tag)
+            if kind == _COMPRESSED:
+                return True
+            file.seek(n_bytes, 1)
+    return False
+
+
 def _unpacked(path: Path, body: memoryview, budget: int, size: int) -> bytes:
     """Return what a compressed variable unpacks to; its checksum is verified.
 

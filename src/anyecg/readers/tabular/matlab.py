@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from anyecg.errors import ReadError
-from anyecg.readers.tabular.columns import read_table
-from anyecg.readers.tabular.mat5 import MAX_BYTES, read_level5
+from anyecg.readers.slices import Extent
+from anyecg.readers.tabular.columns import Table, extent_of, read_table
+from anyecg.readers.tabular.mat5 import MAX_BYTES, is_packed, read_level5
 from anyecg.readers.tabular.named import table_of
 from anyecg.record import Record
 
@@ -51,6 +52,28 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     ReadError
         See `anyecg.readers.read`.
     """
+    return read_table(path, _table(path, fs), NAME, start_s, end_s, fs, unit)
+
+
+def extent(path: Path, fs: float | None, unit: str | None) -> Extent | None:
+    """Return how long a Level 5 file is; None of one that is compressed, or of Level 4: they are read as a whole.
+
+    Raises
+    ------
+    ReadError
+        See `anyecg.readers.read`.
+    """
+    return None if is_packed(path) else extent_of(path, _table(path, fs), fs, unit)
+
+
+def _table(path: Path, fs: float | None) -> Table:
+    """Return what the file holds; the samples of one that is not compressed are mapped, and unread.
+
+    Raises
+    ------
+    ReadError
+        See `anyecg.readers.read`.
+    """
     where, size = str(path), path.stat().st_size
     if size > MAX_BYTES:
         raise ReadError(f"{path}: {size} bytes, expected at most {MAX_BYTES}. Save it in parts.")
@@ -65,7 +88,7 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
             f"{where}: no sampling rate in the file, expected one. Give it with --fs (fs=) and the unit with --unit "
             f"(unit=), or put its header {path.with_suffix('.hea').name} beside it."
         )
-    return read_table(path, table, NAME, start_s, end_s, fs, unit)
+    return table
 
 
 def _opened(name: str, value: Any) -> dict[str, Any]:
