@@ -172,9 +172,10 @@ def _without_doubles(peaks: np.ndarray, band: np.ndarray, fs: float) -> np.ndarr
     `T_WAVE_SHARE` of its height, is its T wave (Pan and Tompkins have a rule of this kind, on the slope).
     """
     reach = round(REFINE_S * fs)
-    heights = [float(np.abs(band[max(peak - reach, 0) : peak + reach + 1]).max()) for peak in peaks.tolist()]
+    about = np.clip(peaks[:, None] + np.arange(-reach, reach + 1), 0, len(band) - 1)
+    heights = np.abs(band[about]).max(axis=1)
     kept: list[tuple[int, float]] = []
-    for peak, height in zip(peaks.tolist(), heights, strict=True):
+    for peak, height in zip(peaks.tolist(), heights.tolist(), strict=True):
         if kept:
             apart_s, before = (peak - kept[-1][0]) / fs, kept[-1][1]
             if apart_s < REFRACTORY_S:

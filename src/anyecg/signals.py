@@ -270,9 +270,18 @@ def power_spectrum(windows: np.ndarray, fs_hz: float) -> tuple[np.ndarray, np.nd
         One-sided, mV^2 per bin.
     """
     n = windows.shape[-1]
+    taper = hann_taper(n)
+    tapered = windows * taper.astype(windows.dtype)  # so that float32 stays so
+    amplitude = np.abs(np.fft.rfft(tapered, axis=-1))
+    return np.fft.rfftfreq(n, 1 / fs_hz), 2 * np.square(amplitude) / float(n * np.square(taper).sum())
+
+
+@lru_cache(maxsize=8)
+def hann_taper(n: int) -> np.ndarray:
+    """Return the Hann window of a length, float64."""
     taper = np.hanning(n)
-    amplitude = np.abs(np.fft.rfft(windows * taper, axis=-1))
-    return np.fft.rfftfreq(n, 1 / fs_hz), 2 * np.square(amplitude) / (n * np.square(taper).sum())
+    taper.flags.writeable = False
+    return taper
 
 
 def find_mains(signal: np.ndarray, fs_hz: float) -> float | None:

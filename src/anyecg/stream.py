@@ -8,43 +8,30 @@ episodes and the overview for the whole.
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 
 from anyecg import __version__
 from anyecg.beats import Detected, detect_beats, rhythm_of, within
-from anyecg.engine import Embedding, Model, load
+from anyecg.engine import Model, load
 from anyecg.errors import SignalError
 from anyecg.pieces import CONTEXT_S, PIECE_S, Cutter, Piece
 from anyecg.quality import assess, joint_quality, problem_bits
-from anyecg.record import Annotation, Record, runs_of
-from anyecg.result import BEAT_CLASSES, Quality, Result, Rhythm
+from anyecg.record import Annotation, Record
+from anyecg.result import BEAT_CLASSES, Quality, Result
+from anyecg.seen import Looked, Seen, Waiting, end_to_end, join, look
 from anyecg.signals import find_leads_off, leads_off_words
-from anyecg.tasks.anomaly import (
-    References,
-    anomaly_map,
-    anomaly_of,
-    distance_levels,
-    load_reference,
-    score_windows,
-    unusual_segments,
-)
-from anyecg.tasks.arrhythmia import labels_of, record_head_names, record_heads, window_logits
+from anyecg.tasks.anomaly import anomaly_of, load_reference
+from anyecg.tasks.arrhythmia import labels_of, record_head_names, record_heads
 from anyecg.tasks.beat_classes import FEWEST_BEATS, beat_inputs, classes_of, rr_features
 from anyecg.tasks.beat_classes import HEAD as BEATS_HEAD
 from anyecg.tasks.episodes import as_finding, merged
-from anyecg.tasks.fibrillation import vf_windows
 from anyecg.tasks.long import summarize, window_surprise
 from anyecg.tasks.rhythm import HEAD as RHYTHM_HEAD
 from anyecg.tasks.rhythm import find_episodes
-from anyecg.tasks.st import st_levels
 from anyecg.tokens import Tokens
-
-FULL_PIECES = 10
-"""So many pieces are looked at in full. Of each later one, surprise is asked in the window whose embeddings are most
-unusual, and one window has an anomaly score: four passes of the encoder become one and a half."""
 
 BEAT_PIECES = 10
 """Pieces whose beats are found together. A detector that begins anew each minute learns anew each minute, at times
@@ -57,93 +44,6 @@ classes when the next one is complete: what is usual about them is told by a qua
 SEGMENT_MARGIN_S = 1.0
 REACH_BEATS = 1000
 """Beats to either side whose intervals a beat is compared with (see `anyecg.tasks.beat_classes.RR_WINDOWS`)."""
-
-
-@dataclass(frozen=True, eq=False)
-class Looked:
-    """What the networks make of one piece; ``levels`` is the map of `anyecg.tasks.anomaly.anomaly_map`."""
-
-    tokens: Tokens
-    embedding: Embedding
-    surprise: np.ndarray
-    levels: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Waiting:
-    """One piece whose beats are not found yet: its networks may still run."""
-
-    piece: Piece
-    quality: Quality
-    off_s: np.ndarray
-    looked: "Future[Looked]"
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """What is kept of a piece, or of several: arrays whose first axis is laid end to end.
-
-    P pieces of L leads, F fragments, B blocks, W windows of the encoder, n of the rest; times from the recording's
-    start.
-
-    Parameters
-    ----------
-    end_s : (P,)
-    n_beats : int (P,)
-    r_peaks_s : (n,)
-    gaps_s : (n, 2)
-        Stretches in which no beat could be found.
-    unusable_s : (n, 2)
-    beat_lead : int (P,)
-        The lead that gave the times of the beats; -1 without any.
-    scores, problems : (P, L)
-        Quality of each lead, and its problems as bits.
-    usable : bool (P,)
-    off_s : (P, L)
-        Seconds that a lead was off.
-    st_mv : (P, L)
-    vf : (n,)
-        As `anyecg.tasks.fibrillation.vf_windows` returns it.
-    n_samples : int (P,)
-        Of the prepared signal.
-    codes : int16 (F, L, K)
-    scale_mv : (B, L)
-    surprise : (F, L)
-    pooled : (P, D)
-        Sum of the embeddings of ``n_pooled`` (P,) fragments.
-    logits : (W, labels of all record heads)
-    windows : (n, 3)
-        Anomaly score, percentile, and the number of windows it stands for.
-    segments : (n, 4)
-        Start and end of a stretch that stands out, lead, score.
-    """
-
-    end_s: np.ndarray
-    n_beats: np.ndarray
-    r_peaks_s: np.ndarray
-    gaps_s: np.ndarray
-    unusable_s: np.ndarray
-    beat_lead: np.ndarray
-    scores: np.ndarray
-    problems: np.ndarray
-    usable: np.ndarray
-    off_s: np.ndarray
-    st_mv: np.ndarray
-    vf: np.ndarray
-    n_samples: np.ndarray
-    codes: np.ndarray
-    scale_mv: np.ndarray
-    surprise: np.ndarray
-    pooled: np.ndarray
-    n_pooled: np.ndarray
-    logits: np.ndarray
-    windows: np.ndarray
-    segments: np.ndarray
-
-
-def end_to_end(parts: list[Seen]) -> Seen:
-    """Lay what was kept of consecutive stretches end to end."""
-    return Seen(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Seen)})
 
 
 class Stream:
@@ -265,7 +165,7 @@ class Stream:
 
     def _begin(self, piece: Piece, networks: Model) -> None:
         """Judge a piece's quality while the graphs, which need no Python while they run, look at it."""
-        looked = self._pool.submit(_look, networks, piece, self._reference)
+        looked = self._pool.submit(look, networks, piece, self._reference)
         raw = piece.raw
         off_s = np.zeros(raw.n_leads) if raw.source_fs is not None else find_leads_off(raw).sum(axis=1) / raw.fs
         quality = assess(raw, piece.prepared)
@@ -287,7 +187,7 @@ class Stream:
         self._last_peak_s = float(own.r_peaks_s[-1]) if len(own.r_peaks_s) else self._last_peak_s
         of_piece = np.split(own.r_peaks_s, np.searchsorted(own.r_peaks_s, [p.start_s for p in pieces[1:]]))
         return [
-            self._pool.submit(_join, self._one_threaded(), w, _part(own, peaks_s, w.piece), self._reference)
+            self._pool.submit(join, self._one_threaded(), w, _part(own, peaks_s, w.piece), self._reference)
             for w, peaks_s in zip(waiting, of_piece, strict=True)
         ]
 
@@ -416,73 +316,6 @@ class Stream:
 def open_all(model: Model) -> None:
     """Begin to open every graph and head that an analysis needs."""
     model.open_graphs((BEATS_HEAD, RHYTHM_HEAD, *record_head_names(model.checkpoint.folder)))
-
-
-def _look(model: Model, piece: Piece, reference: References) -> Looked:
-    """Look at a piece through the networks."""
-    prepared = piece.prepared
-    tokens = model.tokenize(prepared, allow_nothing=True)
-    embedding = model.embed(tokens)
-    asked = None
-    if piece.number >= FULL_PIECES and tokens.valid.any():
-        asked = _most_unusual(model, tokens, distance_levels(embedding, reference))
-    surprise = model.surprise(tokens, only=asked)
-    return Looked(tokens, embedding, surprise, anomaly_map(embedding, surprise, reference))
-
-
-def _join(model: Model, waiting: Waiting, found: Detected, reference: References) -> Seen:
-    """Join what the networks, the quality and the beats of a piece (in seconds from its start) say."""
-    piece, quality, looked = waiting.piece, waiting.quality, waiting.looked.result()
-    prepared, tokens, embedding, surprise = piece.prepared, looked.tokens, looked.embedding, looked.surprise
-    full = piece.number < FULL_PIECES
-    rhythm = Rhythm(found.r_peaks_s, lead=found.lead)
-    judged = [name for name, lead in quality.leads.items() if lead.score > 0] if quality.usable else []
-    windows = score_windows(embedding, judged, reference, prepared, rhythm, only=None if full else piece.number)
-    n_windows = max(1, round(tokens.valid.shape[1] / reference.known.window_fragments))
-    segments = unusual_segments(looked.levels, embedding, set(judged), reference)
-    logits = window_logits(model, tokens, rhythm, quality, embedding)
-    there = np.isfinite(embedding.per_fragment[..., 0])
-    at_s = piece.start_s
-    return Seen(
-        end_s=np.array([piece.end_s]),
-        n_beats=np.array([len(found.r_peaks_s)]),
-        r_peaks_s=found.r_peaks_s + at_s,
-        gaps_s=found.gaps_s + at_s,
-        unusable_s=_unusable(prepared, quality) + at_s,
-        beat_lead=np.array([prepared.leads.index(found.lead) if found.lead else -1]),
-        scores=np.array([[quality.leads[name].score for name in prepared.leads]]),
-        problems=np.array([[problem_bits(quality.leads[name]) for name in prepared.leads]]),
-        usable=np.array([quality.usable]),
-        off_s=waiting.off_s[None],
-        st_mv=st_levels(prepared, found.r_peaks_s)[None],
-        vf=vf_windows(prepared),
-        n_samples=np.array([prepared.n_samples]),
-        codes=tokens.codes.transpose(1, 0, 2).astype(np.int16),
-        scale_mv=tokens.scale_mv,
-        surprise=np.ascontiguousarray(surprise.T),
-        pooled=np.where(there[..., None], embedding.per_fragment, 0).sum(axis=(0, 1), dtype=np.float64)[None],
-        n_pooled=np.array([there.sum()]),
-        logits=np.concatenate(list(logits.values()), axis=1) if logits else np.empty((0, 0), dtype=np.float32),
-        windows=np.column_stack([windows, np.full(len(windows), 1 if full else n_windows)]),
-        segments=np.array(
-            [(a.start_s + at_s, a.end_s + at_s, prepared.leads.index(a.lead or ""), a.score) for a in segments]
-        ).reshape(-1, 4),
-    )
-
-
-def _most_unusual(model: Model, tokens: Tokens, levels: np.ndarray) -> np.ndarray:
-    """Return the number of the window whose fragments' levels (L, F) are highest on average."""
-    windows = model.windows(tokens)
-    cut = windows.cut(np.nan_to_num(levels))
-    return np.array([int(cut.mean(axis=(1, 2)).argmax())])
-
-
-def _unusable(prepared: Record, quality: Quality) -> np.ndarray:
-    """Return the stretches (n, 2) of a piece, in seconds, without any usable lead."""
-    if not quality.usable:
-        return np.array([[0.0, prepared.duration_s]])
-    gaps = runs_of(~np.isfinite(prepared.signal).any(axis=0))
-    return np.array(gaps, dtype=np.float64).reshape(-1, 2) / prepared.fs
 
 
 def _part(found: Detected, peaks_s: np.ndarray, piece: Piece) -> Detected:

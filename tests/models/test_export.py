@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -10,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from anyecg.checkpoint import file_sha256, list_models, open_checkpoint
-from anyecg.engine import Model, load
+from anyecg.engine import FAST_GRAPHS, GRAPHS, Model, load
 from anyecg.errors import CheckpointError
+from anyecg.models.eight_bits import FastEncoderGraph, GuessGraph
 from anyecg.models.export import load_networks
 from anyecg.record import Record
 from anyecg.tokens import to_fragments
@@ -66,6 +68,57 @@ def test_embeddings_and_surprise_equal_torchs(tiny_checkpoint, some_record):
     assert np.isnan(surprise[~tokens.valid]).all()
 
 
+@pytest.mark.parametrize("n_leads", [1, 3, 12])
+def test_fast_graphs_say_nearly_what_the_exact_ones_say(n_leads):
+    """With the shipped weights: of the tiny ones eight bits leave less. One lead has gaps."""
+    leads = ("II", "V1", "V5", "I", "III", "aVR", "aVL", "aVF", "V2", "V3", "V4", "V6")[:n_leads]
+    signal = np.random.default_rng(0).normal(size=(n_leads, 61 * 300)).astype(np.float32)
+    signal[0, 3000:5000] = np.nan
+    model = load("nano", threads=1)
+    tokens = model.tokenize(Record(signal, 300.0, leads))
+    for gain_known in (True, False):
+        tokens = replace(tokens, gain_known=gain_known)
+        exact, fast = model.embed(tokens).per_fragment, model.embed(tokens, fast=True).per_fragment
+        bits, fast_bits = model.surprise(tokens), model.surprise(tokens, fast=True)
+        there = tokens.valid
+        assert not np.array_equal(exact, fast, equal_nan=True)  # they are other graphs
+        assert np.isnan(fast[~there]).all() and np.isnan(fast_bits[~there]).all()
+        assert np.corrcoef(exact[there].ravel(), fast[there].ravel())[0, 1] > 0.998
+        assert np.corrcoef(bits[there], fast_bits[there])[0, 1] > 0.998
+
+
+def test_fast_attention_and_guesses_are_those_of_the_encoder(tiny_checkpoint):
+    """Before eight bits come in: in torch, to rounding."""
+    _, encoder = load_networks(tiny_checkpoint)
+    rng = torch.Generator().manual_seed(0)
+    codes = torch.randint(encoder.codebook_size, (2, 4, 9, encoder.n_levels), generator=rng)
+    valid = torch.rand(2, 4, 9, generator=rng) > 0.2
+    window = (codes, valid, valid & (torch.rand(2, 4, 9, generator=rng) > 0.7), torch.arange(4).expand(2, 4))
+    window = (*window, torch.randn(2, 4, generator=rng), torch.rand(2, 4, generator=rng) > 0.5)
+    with torch.no_grad():
+        layers = encoder(*window)
+        embeddings, last = FastEncoderGraph(encoder, 1)(*window)
+        nll = -encoder.guess(layers[-1]).log_softmax(-1).gather(-1, codes[..., None])[..., 0]
+        torch.testing.assert_close(embeddings[valid], layers[1][valid], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(last[valid], layers[-1][valid], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(GuessGraph(encoder)(layers[-1], codes), nll, atol=1e-5, rtol=1e-4)
+
+
+def test_a_checkpoint_without_fast_graphs_is_exact(tiny_checkpoint, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_checkpoint, copy)
+    config = json.loads((copy / "config.json").read_text())
+    for name in FAST_GRAPHS:
+        (copy / name).unlink()
+        del config["files"][name]
+    (copy / "config.json").write_text(json.dumps(config))
+    model = load(copy, threads=1)
+    signal = np.random.default_rng(0).normal(size=(2, 9000)).astype(np.float32)
+    tokens = model.tokenize(Record(signal, 300.0, ("I", "II")))
+    np.testing.assert_array_equal(model.embed(tokens, fast=True).per_fragment, model.embed(tokens).per_fragment)
+    np.testing.assert_array_equal(model.surprise(tokens, fast=True), model.surprise(tokens))
+
+
 @pytest.mark.parametrize("n_leads", [1, 2, 12, 16])
 @pytest.mark.parametrize("duration_s", [0.6, 9.9, 30.0, 61.0])
 def test_the_graphs_take_any_leads_and_any_length(tiny_checkpoint, n_leads, duration_s):
@@ -93,7 +146,7 @@ def test_pieces_on_block_borders_give_the_codes_of_one_pass(tiny_checkpoint):
 
 def test_a_weight_is_stored_once(tiny_checkpoint):
     weights = tiny_checkpoint / "model.safetensors"
-    for graph in ("tokenizer_encoder.onnx", "tokenizer_decoder.onnx", "encoder.onnx"):
+    for graph in (*GRAPHS, *FAST_GRAPHS):
         model = onnx.load(tiny_checkpoint / graph, load_external_data=False)
         inside = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
         outside = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from anyecg.checkpoint import FORMAT_VERSION, file_sha256, open_checkpoint
+from anyecg.models.eight_bits import OPSET as FAST_OPSET
+from anyecg.models.eight_bits import FastEncoderGraph, GuessGraph, quantize
 from anyecg.models.encoder import Encoder
 from anyecg.models.heads import RecordHead
 from anyecg.models.sizes import EncoderConfig, ModelConfig
@@ -201,6 +203,7 @@ def _graphs(
         "log_scale": torch.zeros(blocks, leads),
         "scale_known": torch.ones(blocks, leads, dtype=torch.bool),
     }
+    last = torch.randn(blocks, leads, fragments, encoder.config.width)
     n_block, n_window = config.block_fragments, encoder.config.max_fragments
     return [
         (
@@ -212,6 +215,8 @@ def _graphs(
             *(TokenizerDecoderGraph(tokenizer), {"codes": codes, **on_tokens}, ["samples"], n_block),
         ),
         ("encoder.onnx", whole := EncoderGraph(encoder, layer), window, whole.outputs, n_window),
+        ("encoder_int8.onnx", fast := FastEncoderGraph(encoder, layer), window, fast.outputs, n_window),
+        ("guess.onnx", GuessGraph(encoder), {"last": last, "codes": codes}, ["nll"], n_window),
     ]
 
 
@@ -221,13 +226,16 @@ def write_graph(
     """Export one graph and let its weights point into the safetensors file beside it."""
     import onnx
 
-    model = onnx_of(graph, inputs, outputs, longest)
+    fast = isinstance(graph, FastEncoderGraph)
+    model = onnx_of(graph, inputs, outputs, longest, FAST_OPSET if fast else OPSET)
+    if fast:
+        quantize(model)
     state = {name: tensor.detach().numpy() for name, tensor in (*graph.named_parameters(), *graph.named_buffers())}
     point_into_weights(model, state, offsets | {"encoder.codebooks": offsets["tokenizer.quantizer.codebooks"]})
     onnx.save_model(model, str(path))
 
 
-def onnx_of(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str], longest: int) -> Any:
+def onnx_of(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str], longest: int, opset: int = OPSET) -> Any:
     """Export a network to ONNX, free in the number of blocks and leads, and of fragments up to ``longest``."""
     free = {name: torch.export.Dim(name) for name in ("blocks", "leads", "fragments")}
     free["fragments"] = torch.export.Dim("fragments", max=longest)
@@ -242,6 +250,7 @@ def onnx_of(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str], lon
         tuple(shapes.values()),
         optimize=False,  # the optimizer transposes weights; then their bytes could not be shared
         external_data=False,
+        opset_version=opset,
     )
 
 
@@ -258,10 +267,9 @@ def quietly_exported(
             input_names=list(inputs),
             output_names=outputs,
             dynamic_shapes=shapes,
-            opset_version=OPSET,
             dynamo=True,
             verbose=False,
-            **options,
+            **{"opset_version": OPSET, **options},
         )
     assert program is not None
     return _without_traces(program.model_proto)

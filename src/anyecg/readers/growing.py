@@ -114,7 +114,7 @@ def _way(path: Path, folder: Path, fs: float | None, unit: str | None) -> "_Rows
         copy = folder / file.name
         copy.unlink(missing_ok=True)
         return _Rows(file, copy, fs, unit)
-    if not hasattr(reader, "extent"):
+    if not getattr(reader, "GROWS", False):
         raise ReadError(
             f"{path}: {reader.NAME} cannot be read while it grows, expected WFDB, EDF, BDF, ISHNE or a table. Read it "
             "when it is complete."

@@ -22,6 +22,7 @@ its score.
 """
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -123,15 +124,13 @@ class NormalReference:
     def standardised(self, per_lead: np.ndarray, columns: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Return squared lengths (..., L) and products with the loadings (..., L, F) of mean embeddings (..., L, D)."""
         z = (per_lead - self.means[columns]) / self.spreads[columns]
-        return np.square(z).sum(axis=-1), np.einsum("...ld,ldf->...lf", z, self.loadings[columns])
+        return np.square(z).sum(axis=-1), (z[..., None, :] @ self.loadings[columns])[..., 0, :]
 
     def log_distance(self, power: np.ndarray, factors: np.ndarray, columns: list[int]) -> np.ndarray:
         """Return the logarithm of the Mahalanobis distance of some leads together: (..., L), (..., L, F) -> (...)."""
-        # Woodbury: (W W' + noise)^-1 = (1 - W (noise + W' W)^-1 W') / noise
-        w = self.loadings[columns].reshape(-1, self.loadings.shape[-1])
-        inner = np.linalg.inv(self.noise * np.eye(w.shape[1]) + w.T @ w)
+        inner = _inner(self, tuple(columns))
         along = factors.sum(axis=-2)
-        squared = (power.sum(axis=-1) - np.einsum("...f,fg,...g->...", along, inner, along)) / self.noise
+        squared = (power.sum(axis=-1) - np.einsum("...f,...f->...", along @ inner, along)) / self.noise
         result: np.ndarray = 0.5 * np.log(np.maximum(squared, 1e-6))
         return result
 
@@ -140,12 +139,11 @@ class NormalReference:
         power, factors = self.standardised(per_lead, columns)
         if self.leads == (UNKNOWN,):  # any number of them, each by itself
             own = float(np.mean([self.log_distance(power[[i]], factors[[i]], [0]) for i in range(len(power))]))
-            normal = self.log_distance(self.power, self.factors, [0])
+            normal, median, spread = _normal_embeddings(self, (0,))
         else:
             own = float(self.log_distance(power, factors, columns))
-            normal = self.log_distance(self.power[:, columns], self.factors[:, columns], columns)
-        median, spread = median_and_spread(normal)
-        return (own - median) / spread, (normal - median) / spread
+            normal, median, spread = _normal_embeddings(self, tuple(columns))
+        return (own - median) / spread, normal
 
     def measure_levels(self, measured: np.ndarray, column: int) -> tuple[float, np.ndarray] | None:
         """Return the level of one window's measures (Q,), and those of the normal records; None if there are none."""
@@ -155,11 +153,47 @@ class NormalReference:
             return None
         z = (measured - self.measure_means[column])[there] / self.measure_spreads[column][there]
         z = np.clip(z, -MOST_SPREADS, MOST_SPREADS)
-        precision = np.linalg.inv(self.measure_covariances[column][np.ix_(there, there)])
-        normal = self.measures[:, column][:, there]
-        levels = 0.5 * np.log(np.einsum("nq,qr,nr->n", normal, precision, normal) + 1e-6)
-        median, spread = median_and_spread(levels)
-        return float((0.5 * np.log(z @ precision @ z + 1e-6) - median) / spread), (levels - median) / spread
+        precision, normal, median, spread = _normal_measures(self, column, there.tobytes())
+        return float((0.5 * np.log(z @ precision @ z + 1e-6) - median) / spread), normal
+
+
+# What normal records say through the same leads and measures is the same for every window of a day. Few are kept: a
+# cache holds on to its reference, and each recording has its own.
+
+
+@lru_cache(maxsize=4)
+def _inner(reference: NormalReference, columns: tuple[int, ...]) -> np.ndarray:
+    # Woodbury: (W W' + noise)^-1 = (1 - W (noise + W' W)^-1 W') / noise
+    w = reference.loadings[list(columns)].reshape(-1, reference.loadings.shape[-1])
+    return np.asarray(np.linalg.inv(reference.noise * np.eye(w.shape[1]) + w.T @ w))
+
+
+@lru_cache(maxsize=4)
+def _normal_embeddings(reference: NormalReference, columns: tuple[int, ...]) -> tuple[np.ndarray, float, float]:
+    """Return the levels of the normal records (N,), and the median and spread they had before they were levels."""
+    rows = list(columns)
+    distances = reference.log_distance(reference.power[:, rows], reference.factors[:, rows], rows)
+    median, spread = median_and_spread(distances)
+    return (distances - median) / spread, median, spread
+
+
+@lru_cache(maxsize=8)
+def _normal_measures(
+    reference: NormalReference, column: int, there: bytes
+) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Return the precision of some measures, then as `_normal_embeddings`; ``there``: bool (Q,) as bytes."""
+    some = np.frombuffer(there, dtype=bool)
+    precision = np.linalg.inv(reference.measure_covariances[column][np.ix_(some, some)])
+    measured = reference.measures[:, column][:, some]
+    levels = 0.5 * np.log(np.einsum("nq,nq->n", measured @ precision, measured) + 1e-6)
+    median, spread = median_and_spread(levels)
+    return precision, (levels - median) / spread, median, spread
+
+
+@lru_cache(maxsize=8)
+def _columns(names: tuple[str, ...]) -> list[int]:
+    """Return where some measures stand in `MEASURES`."""
+    return [MEASURES.index(name) for name in names]
 
 
 @dataclass(frozen=True, eq=False)
@@ -321,7 +355,7 @@ def measure_window(prepared: Record, rhythm: Rhythm, start_s: float, end_s: floa
     inside = (rhythm.r_peaks_s >= start_s) & (rhythm.r_peaks_s < end_s)
     measured = measure(cut, Rhythm(rhythm.r_peaks_s[inside] - start_s, lead=rhythm.lead))
     if not prepared.gain_known:
-        measured[[MEASURES.index(name) for name in IN_MILLIVOLTS]] = np.nan
+        measured[_columns(IN_MILLIVOLTS)] = np.nan
     return measured
 
 
@@ -357,7 +391,7 @@ def score_window(
     if measured is not None:
         names = [leads[i] for i in rows]
         best = columns[names.index(rhythm.lead)] if rhythm is not None and rhythm.lead in names else columns[0]
-        of_measures = normal.measure_levels(measured[[MEASURES.index(name) for name in normal.measure_names]], best)
+        of_measures = normal.measure_levels(measured[_columns(normal.measure_names)], best)
         if of_measures is not None:
             share = normal.embedding_share
             level = share * level + (1 - share) * of_measures[0]

@@ -247,12 +247,13 @@ def _gather(signal: np.ndarray, at: np.ndarray, fs: float) -> tuple[np.ndarray, 
     Each is freed of its mean over its recorded samples.
     """
     before, after = (round((s + SPARE_S) * fs) for s in (BEFORE_S, AFTER_S))
-    times = at[:, None] + np.arange(-before, after)
-    inside = (times >= 0) & (times < signal.shape[1])
-    beats = signal[:, np.clip(times, 0, signal.shape[1] - 1)].transpose(1, 0, 2)  # (n, L, T)
-    recorded = np.isfinite(beats) & inside[:, None]
-    beats = np.where(recorded, beats, 0)
+    n_times = before + after
+    padded = np.pad(signal, ((0, 0), (n_times, n_times)), constant_values=np.nan)
+    starts = np.clip(at - before + n_times, 0, signal.shape[1] + n_times)
+    beats = np.lib.stride_tricks.sliding_window_view(padded, n_times, axis=1)[:, starts].transpose(1, 0, 2)  # (n, L, T)
+    recorded = np.isfinite(beats)
     n_recorded = recorded.sum(axis=-1)
+    beats = np.where(recorded, beats, 0)
     mean = beats.sum(axis=-1) / np.maximum(n_recorded, 1)
     beats = np.where(recorded, beats - mean[..., None], 0).astype(np.float32)
     # The first and the last beat of a record lack some of their stretch, but not their QRS complex.
@@ -287,10 +288,18 @@ def _dominant(beats: np.ndarray, there: np.ndarray, steady: np.ndarray) -> np.nd
             usable = there[:, lead]
         if usable.any():
             some = beats[usable, lead]
-            first = np.median(some, axis=0)
+            first = _median_beat(some)
             away = np.abs(some - first).sum(axis=1)
-            dominant[lead] = np.median(some[away <= np.median(away)], axis=0)
+            dominant[lead] = _median_beat(some[away <= np.median(away)])
     return dominant
+
+
+def _median_beat(beats: np.ndarray) -> np.ndarray:
+    """Return the median of beats (n, T): (T,). Sample by sample, where the beats of a sample lie side by side."""
+    half = len(beats) // 2
+    ordered = np.partition(np.ascontiguousarray(beats.T), half, axis=1)  # one pivot: half the time of np.median's
+    upper = ordered[:, half]
+    return upper if len(beats) % 2 else (ordered[:, :half].max(axis=1) + upper) / 2
 
 
 def _lagged(beats: np.ndarray, dominant: np.ndarray, fs: float) -> np.ndarray:

@@ -17,6 +17,8 @@ from anyecg.readers.units import mv_per, rate_of, unit_of
 from anyecg.record import Record
 
 NAME = "edf"
+GROWS = True
+"""Its size tells its length: it can be read while it is written."""
 
 
 def sniff(head: bytes, path: Path) -> bool:

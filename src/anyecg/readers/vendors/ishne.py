@@ -21,6 +21,8 @@ from anyecg.readers.vendors.devices import LEAD_OFF
 from anyecg.record import Record
 
 NAME = "ishne"
+GROWS = True
+"""Its size tells its length: it can be read while it is written."""
 
 MAGIC = b"ISHNE1.0"
 HEADER_BYTES = 522

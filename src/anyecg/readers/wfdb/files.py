@@ -27,6 +27,8 @@ from anyecg.readers.wfdb.header import (
 from anyecg.record import Record
 
 NAME = "wfdb"
+GROWS = True
+"""Its size tells its length: it can be read while it is written."""
 
 ASSUMED_UNITS_PER_MV = 200.0
 """What wfdb divides by where the header gives no gain (header-5, ADC gain)."""
