@@ -1,7 +1,8 @@
 """Row ``ablations``: nano's recipe with one part of the method changed at a time, at one small budget.
 
 Tokenizers are judged by what their codes keep, with and without noise, and by what a linear probe reads from the mean
-code vectors; encoders, all on the shipped tokenizer, by the ptb-xl superclass probe and by the hidden codes they guess.
+code vectors; encoders, all on the shipped tokenizer, by the ptb-xl superclass probe, by the hidden codes they guess,
+and by the probes of `probes`: rhythm statements, one lead, beats.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from probes import Questions
 from tokenizer import TRIALS
 from trials import STEPS, WINDOWS, Trial, noisy_target, sizes_of, trained
 from waveforms import DATABASES, TestRecords, TorchCoder, kept, measure
@@ -79,13 +81,18 @@ ENCODERS: dict[str, dict[str, Any]] = {
 """What is changed. As it is: mixture of masks hiding .3 to .5, all levels guessed, latent loss, cardio-sparse."""
 
 
+UNTRAINED, SHIPPED = "untrained", "*shipped nano*"
+SHIPPED_LAYERS = (3, 6)
+"""Its middle and its last, as of the others."""
+
+
 class Bench:
     """What all ablations are measured with; each part is made when it is first needed."""
 
     def __init__(self, model: Model, data: Path, work: Path, progress: Callable[[str], None]) -> None:
         self.model, self.data, self.work, self.progress = model, data, work, progress
         self.prepared = prepare_databases(data, data / "splits.csv", model.checkpoint.preparation, progress)
-        self.shipped, _ = load_networks(model.checkpoint.folder)
+        self.shipped, self.shipped_encoder = load_networks(model.checkpoint.folder)
 
     @cached_property
     def test(self) -> TestRecords:
@@ -107,27 +114,42 @@ class Bench:
         self.progress("tokenising the records with labels")
         return self.windows(self.shipped, self.model.checkpoint.grid)
 
+    @cached_property
+    def questions(self) -> Questions:
+        """What else every encoder is asked."""
+        return Questions(
+            self.model,
+            self.prepared,
+            self.data,
+            windows=lambda: self.shipped_windows,
+            lead_ids=standard_lead_ids(self.shipped),
+            progress=self.progress,
+        )
+
 
 def run(model: Model, data: Path, work: Path, progress: Callable[[str], None]) -> dict[str, Any]:
     """Run every ablation that is missing, seed by seed; Ctrl-C ends it with the table of what is done."""
     bench = Bench(model, data, work, progress)
-    done: dict[str, dict[str, list[dict[str, Any]]]] = {"tokenizers": {}, "encoders": {}}
-    try:
-        for seed in SEEDS:
-            for name in TOKENIZERS:
-                progress(f"tokenizer, {name}, seed {seed}")
-                done["tokenizers"].setdefault(name, []).append(one_tokenizer(name, seed, bench))
-            for name in ("untrained", *ENCODERS):
-                progress(f"encoder, {name}, seed {seed}")
-                done["encoders"].setdefault(name, []).append(one_encoder(name, seed, bench))
-    except KeyboardInterrupt:
-        progress("stopped: the table says what is missing")
-    wanted = {"tokenizers": list(TOKENIZERS), "encoders": ["untrained", *ENCODERS]}
+    done: dict[str, dict[str, list[dict[str, Any]]]] = {kind: {} for kind in MAKERS}
+    not_run: dict[str, list[str]] = {kind: [] for kind in MAKERS}
+    stopped = False
+    for kind, name, seed in wanted():
+        try:
+            if stopped and not kept_at(kind, name, seed, work).exists():
+                raise KeyboardInterrupt
+            progress(f"{kind}: {name}, seed {seed}")
+            measured = MAKERS[kind](name, seed, bench)
+            done[kind].setdefault(name, []).append(measured)
+        except KeyboardInterrupt:
+            if not stopped:
+                progress("stopped: the table says what is missing")
+            stopped = True
+            not_run[kind].append(f"{name}, seed {seed}")
     return {
         **done,
-        "not_run": {kind: [name for name in names if name not in done[kind]] for kind, names in wanted.items()},
+        "not_run": not_run,
         "records": bench.test.counts(),
-        "probed": _probed(bench.shipped_windows),
+        "probed": kept(work / "probed.json", lambda: probed_records(bench.shipped_windows)),
         "budget": {
             "tokenizers": {"steps": STEPS, **WINDOWS},
             "encoders": {"steps": ENCODER_STEPS, **ENCODER_WINDOWS, "layers": ENCODER_LAYERS},
@@ -135,7 +157,24 @@ def run(model: Model, data: Path, work: Path, progress: Callable[[str], None]) -
     }
 
 
-def _probed(windows: dict[str, Windows]) -> dict[str, Any]:
+def wanted() -> list[tuple[str, str, int]]:
+    """Return what is measured, in its order: kind, name, seed."""
+    units = []
+    for seed in SEEDS:
+        encoders = (UNTRAINED, *ENCODERS, *([SHIPPED] if seed == SEEDS[0] else []))
+        units += [("tokenizers", name, seed) for name in TOKENIZERS]
+        units += [(kind, name, seed) for kind in ("encoders", "probes") for name in encoders]
+    return units
+
+
+def kept_at(kind: str, name: str, seed: int, work: Path) -> Path:
+    """Return the file that keeps a unit's numbers."""
+    folder, file = ("encoders", "probes.json") if kind == "probes" else (kind, "result.json")
+    return work / folder / _slug(name, seed) / file
+
+
+def probed_records(windows: dict[str, Windows]) -> dict[str, Any]:
+    """Count the records of the superclass probe."""
     test = windows["test"].entries
     return {
         "n_train": len(windows["train"].entries),
@@ -180,25 +219,42 @@ def one_tokenizer(name: str, seed: int, bench: Bench) -> dict[str, Any]:
 
 def one_encoder(name: str, seed: int, bench: Bench) -> dict[str, Any]:
     """Pre-train and measure one encoder on the shipped tokenizer's codes, unless that was done."""
-    slug = _slug(name, seed)
+    layers = layers_of(name)
 
     def make() -> dict[str, Any]:
-        changed = ENCODERS.get(name, {})
-        recipe = encoder_recipe(slug, changed, seed, bench)
-        encoder = pretrained(recipe, bench.shipped, trained=name in ENCODERS)
+        encoder = encoder_of(name, seed, bench)
         windows, lead_ids = bench.shipped_windows, standard_lead_ids(bench.shipped)
         features = {split: layer_features(encoder, w, lead_ids) for split, w in windows.items()}
-        by_layer = [{split: layers[k] for split, layers in features.items()} for k in PROBED_LAYERS]
+        by_layer = [{split: of_layers[k] for split, of_layers in features.items()} for k in layers]
         superclasses = probed(by_layer, windows, superclass_labels)
         guesses = masked_accuracy(encoder, windows["test"], lead_ids, windows["train"])
         return {
             "seed": seed,
-            "superclasses": superclasses | {"layer": PROBED_LAYERS[superclasses["layer"]]},
+            "superclasses": superclasses | {"layer": layers[superclasses["layer"]]},
             "guessed": guesses["accuracy"]["encoder"],
             "guessed_unigram": guesses["accuracy"]["unigram"],
         }
 
-    return kept(bench.work / "encoders" / slug / "result.json", make)
+    return kept(kept_at("encoders", name, seed, bench.work), make)
+
+
+def other_probes(name: str, seed: int, bench: Bench) -> dict[str, Any]:
+    """Ask one pre-trained encoder everything else, unless that was done."""
+    path = kept_at("probes", name, seed, bench.work)
+    return kept(path, lambda: bench.questions.of(encoder_of(name, seed, bench), layers_of(name)))
+
+
+def layers_of(name: str) -> tuple[int, int]:
+    """Return which layers of an encoder are probed."""
+    return SHIPPED_LAYERS if name == SHIPPED else PROBED_LAYERS
+
+
+def encoder_of(name: str, seed: int, bench: Bench) -> Encoder:
+    """Pre-train an encoder, unless that was done; the shipped one and the untrained one are what they are."""
+    if name == SHIPPED:
+        return bench.shipped_encoder
+    recipe = encoder_recipe(_slug(name, seed), ENCODERS.get(name, {}), seed, bench)
+    return pretrained(recipe, bench.shipped, trained=name in ENCODERS)
 
 
 def encoder_recipe(slug: str, changed: dict[str, Any], seed: int, bench: Bench) -> Recipe:
@@ -255,6 +311,14 @@ def probed(
     }
 
 
+MAKERS: dict[str, Callable[[str, int, Bench], dict[str, Any]]] = {
+    "tokenizers": one_tokenizer,
+    "encoders": one_encoder,
+    "probes": other_probes,
+}
+"""By kind of unit. All encoders come before all other probes: the table of the superclasses is whole first."""
+
+
 # -- tables --------------------------------------------------------------------------------------------------
 
 Read = Callable[[dict[str, Any]], float]
@@ -280,6 +344,13 @@ ENCODER_COLUMNS: dict[str, Read] = {
 }
 
 
+PROBES = {
+    "rhythm statements": "ptb-xl, mean embedding of all leads",
+    "one lead": "cinc2017, mean embedding of the first half minute",
+    "beats": "mitdb, DS1 -> DS2, embedding of the half second that holds the R peak, first lead",
+}
+
+
 def tables(numbers: dict[str, Any]) -> str:
     """Print one table for the tokenizers, one for the encoders."""
     budget, records, probe = numbers["budget"], numbers["records"], numbers["probed"]
@@ -302,11 +373,14 @@ def tables(numbers: dict[str, Any]) -> str:
         f"{probe['n_train']} train records, layer and strength chosen on {probe['n_val']} val records, measured on "
         f"{probe['n_test']} test records of {probe['n_test_patients']} patients (prevalence {prevalence}; chance .5). "
         "Guessed: share of hidden codes of test records, under the mixture of masks at 40 % whatever the training's "
-        "mask.\n\n" + _table(numbers["encoders"], ENCODER_COLUMNS) + _interval_line(numbers["encoders"]),
+        f"mask. *Shipped nano*, for scale: {SHIPPED_LAYERS[1]} layers, 4,200 steps of 16 and 10 windows.\n\n"
+        + _table(numbers["encoders"], ENCODER_COLUMNS)
+        + _intervals("superclasses", {row: runs[0]["superclasses"] for row, runs in numbers["encoders"].items()}),
+        "### Other probes of the same encoders\n\n" + _other_probes(numbers["probes"]),
     ]
-    missing = [f"{kind}: {', '.join(names)}" for kind, names in numbers["not_run"].items() if names]
+    missing = [f"{kind}: {'; '.join(names)}" for kind, names in numbers["not_run"].items() if names]
     if missing:
-        parts.append(f"Not run for want of time: {'; '.join(missing)}.")
+        parts.append(f"Not run for want of time: {'. '.join(missing)}.")
     return "\n\n".join(parts)
 
 
@@ -337,9 +411,32 @@ def _input_r(rows: dict[str, list[dict[str, Any]]]) -> str:
     )
 
 
-def _interval_line(rows: dict[str, list[dict[str, Any]]]) -> str:
-    intervals = [
-        f"{name} {runs[0]['superclasses']['interval'][0]:.3f}-{runs[0]['superclasses']['interval'][1]:.3f}"
-        for name, runs in rows.items()
-    ]
-    return f"\n\n95 % patient-bootstrap intervals of the probe, seed 0: {'; '.join(intervals)}." if rows else ""
+def _other_probes(rows: dict[str, list[dict[str, Any]]]) -> str:
+    """Say what the other probes were asked of, how each fares, and how each of its classes does."""
+    if not rows:
+        return "None was run."
+    first = next(iter(rows.values()))[0]
+    lines = ["Macro AUROC, and each class's; layer and strength chosen on validation patients. Chance is .5.", ""]
+    columns: dict[str, Read] = {}
+    for name, what in PROBES.items():
+        n = first[name]["counted"]
+        of_each = ", ".join(f"{label} {count}" for label, count in n["n_test_of_each"].items())
+        lines.append(
+            f"- **{name}**: {what}; fitted on {n['n_train']}, chosen on {n['n_val']}, measured on {n['n_test']} of "
+            f"{n['n_test_patients']} test patients ({of_each})."
+        )
+        columns[f"**{name}**"] = lambda run, name=name: run[name]["macro_auroc"]
+        columns |= {  # two questions have a class N
+            f"{name}, {label}": lambda run, name=name, label=label: run[name]["each"][label]
+            for label in first[name]["each"]
+        }
+    parts = ["\n".join(lines), _table(rows, columns)]
+    text = "\n\n".join(parts)
+    return text + "".join(_intervals(name, {row: runs[0][name] for row, runs in rows.items()}) for name in PROBES)
+
+
+def _intervals(what: str, by_row: dict[str, dict[str, Any]]) -> str:
+    if not by_row:
+        return ""
+    each = [f"{row} {probe['interval'][0]:.3f}-{probe['interval'][1]:.3f}" for row, probe in by_row.items()]
+    return f"\n\n95 % patient-bootstrap intervals, {what}, seed 0: {'; '.join(each)}."

@@ -24,6 +24,7 @@ from anyecg.training.train_tokenizer import grid_of, tokenizer_losses
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "quality"))
 
 import ablations
+import levels
 import tokenizer as row
 import trials
 import waveforms
@@ -190,6 +191,19 @@ def test_the_autoencoders_latent_has_noise_in_training_and_steps_after():
     assert float((noisy - bounded).std()) == pytest.approx(12**-0.5, rel=0.1)
 
 
+def test_further_levels_leave_the_first_as_they_are_and_bring_the_vectors_closer():
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(TokenizerConfig(**TINY, n_levels=2, codebook_size=16, code_dim=8)).eval()
+    vectors = torch.nn.functional.normalize(torch.randn(500, 8), dim=-1)
+    longer = levels.with_more_levels(tokenizer, 5, vectors)
+    assert longer.config.n_levels == 5
+    before, after = tokenizer.quantizer.encode(vectors), longer.quantizer.encode(vectors)
+    assert torch.equal(after[:, :2], before)
+    left = [float((vectors - t.quantizer.lookup(c)).square().sum()) for t, c in ((tokenizer, before), (longer, after))]
+    assert left[1] < 0.5 * left[0]
+    assert torch.equal(longer.morphology.weight, tokenizer.morphology.weight)  # the decoder is the trained one
+
+
 # -- measuring -----------------------------------------------------------------------------------------------
 
 
@@ -245,6 +259,20 @@ def test_steadiness_under_noise_falls_with_it():
     assert kept[0] > kept[1] > kept[2]
 
 
+def test_decoding_gains_what_it_takes_away_of_noise():
+    class Halving:
+        """Take half of what differs from the clean record away."""
+
+        def tokenize(self, record):
+            return record
+
+        def decode(self, tokens):
+            return tokens.with_(signal=(tokens.signal + record_of(1).signal) / 2)
+
+    noise = np.random.default_rng(5).normal(size=(2, 20_000)).astype(np.float32)
+    assert levels.snr_gain_db(Halving(), [record_of(1)], noise, 6.0) == pytest.approx(6.02, abs=0.01)
+
+
 def test_wavelet_coding_gains_with_bits():
     entry = MadeUpCorpus().entries[0]
     test = waveforms.TestRecords({"made-up": [(entry, record_of(1))]}, np.zeros((2, 9000), np.float32))
@@ -271,7 +299,7 @@ def made_up_numbers(r, rate):
     one |= dict.fromkeys(waveforms.BEAT_ERRORS, 1.0)
     noise = {"codes_kept": [0.5], "r": 0.9, "r_of_input": 0.8}
     measured = {"databases": dict.fromkeys(waveforms.DATABASES, one), "noise": {"12": noise, "6": noise}}
-    return measured | {"bits_per_second": rate, "learned_numbers": 1_000_000}
+    return measured | {"bits_per_second": rate, "learned_numbers": 1_000_000, "n_levels": 6, "snr_gain_db": 5.25}
 
 
 def test_the_table_groups_by_rate_ranks_by_r_and_names_what_is_missing():
@@ -280,15 +308,18 @@ def test_the_table_groups_by_rate_ranks_by_r_and_names_what_is_missing():
         | {"cheap": made_up_numbers(0.95, 27.6)},
         "wavelets": {},
         "shipped": made_up_numbers(0.99, 97.6),
+        "more_levels": {"12": made_up_numbers(0.995, 193.6)},
         "not_run": ["0.25s-9x9"],
         "records": {"ptb-xl": {"n_records": 3, "n_patients": 2}},
         "budget": {"steps": 4, "n_many": 2, "n_few": 2},
     }
     text = row.tables(numbers)
-    order = [text.index(f"| {name}") for name in ("cheap", "**shipped nano**", "better", "worse")]
+    ranked = ("cheap", "**shipped nano**", "better", "worse", "*shipped nano, 12 levels*")
+    order = [text.index(f"| {name}") for name in ranked]
     assert order == sorted(order)
     assert "Not run for want of time: 0.25s-9x9" in text
     assert "ptb-xl 3 of 2" in text
+    assert "6 levels 5.2 dB, 12 levels 5.2 dB" in text
 
 
 def test_a_cell_shows_the_spread_of_the_seeds():
