@@ -1,12 +1,9 @@
 """The heads that ship with a checkpoint: one function each, from the restored databases to the files in ``heads``."""
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from anyecg.engine import load
-from anyecg.heads import FOLDER
 from anyecg.training.beat_classes import train_beats
 from anyecg.training.datasets import write_label_table
 from anyecg.training.finetune import finetune
@@ -70,11 +67,7 @@ def _rr_rhythm(folder: Path, data: Path, splits: Path, progress: Progress) -> No
 
 
 def _restorer(folder: Path, data: Path, splits: Path, progress: Progress) -> None:
-    """Fit the restorer beside a copy of the checkpoint that has none: it is weighed against drawn codes alone."""
-    with tempfile.TemporaryDirectory() as place:
-        bare = Path(place) / folder.name
-        shutil.copytree(folder, bare, ignore=shutil.ignore_patterns(FOLDER))
-        fit_restorer(load(bare), data, splits, folder, progress)
+    fit_restorer(load(folder), data, splits, folder, progress)
 
 
 TREES = {
