@@ -1,7 +1,7 @@
 """Row ``robustness_probe``: does a diagnosis survive a worse, or a different, recording of the same heart.
 
-The five diagnostic superclasses of ptb-xl, told by the head that ships (a network and trees beside it, fitted
-once, to train records), on the same test records changed in one way at a time. Noise is the stretch of the MIT-BIH
+The five diagnostic superclasses of ptb-xl, told by the head that ships (a network and trees beside it, fitted once,
+to train records), on the same test records changed in one way at a time. Noise is the stretch of the MIT-BIH
 Noise Stress Test recordings kept for tests. Baseline of the noise rows: the same head on the same noisy records after
 band-pass and wavelet denoising. Scores of each condition are kept, so a run that was stopped goes on.
 """
@@ -225,7 +225,8 @@ def tables(numbers: dict[str, Any]) -> str:
         f"as noisy too. Prevalence: {prevalence}. A constant score has a macro AUROC of 0.500.",
         "",
         f"Scores: probabilities of the head `{numbers['head']['name']}` that ships (its network is "
-        f"{numbers['head']['mode']} over the encoder; trees on measured features beside it), macro AUROC of the five superclasses. It was fitted once, to train records; some of "
+        f"{numbers['head']['mode']} over the encoder; trees on measured features beside it), macro AUROC of the "
+        "five superclasses. It was fitted once, to train records; some of "
         "their views had noise of the same three kinds at 6 to 24 dB mixed in, from another stretch of the recordings, "
         "or lost leads, lead names or the gain. Unlike `anyecg analyze` it looks at every lead, however bad. Change: "
         "against the same records as they are, paired. "
