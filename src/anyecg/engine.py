@@ -200,8 +200,7 @@ class Model:
         correlate with the exact ones by .999. Made for long recordings.
         """
         tokens = record if isinstance(record, Tokens) else self.tokenize(record)
-        windows = self.windows(tokens)
-        embeddings = windows.joined(self._run_encoder(windows, ["embeddings"], fast=fast)[0])
+        (embeddings,) = self._encode(tokens, None, ["embeddings"], fast=fast)
         per_fragment = np.where(tokens.valid[..., None], embeddings, np.nan).astype(np.float32)
         pooled = np.full(per_fragment.shape[-1], np.nan, dtype=np.float32)
         if tokens.valid.any():
@@ -306,10 +305,12 @@ class Model:
             return self._in_batches(guess, outputs, last=last, codes=windows.codes)
         return self._in_batches(encoder, outputs, **inputs)
 
-    def _encode(self, tokens: Tokens, mask: np.ndarray, outputs: list[str]) -> list[np.ndarray]:
+    def _encode(
+        self, tokens: Tokens, mask: np.ndarray | None, outputs: list[str], *, fast: bool = False
+    ) -> list[np.ndarray]:
         """Run the encoder over a whole record; each output (L, n_fragments, ...), what is per window is repeated."""
         windows = self.windows(tokens, mask)
-        return [windows.joined(output) for output in self._run_encoder(windows, outputs)]
+        return [windows.joined(output) for output in self._run_encoder(windows, outputs, fast=fast)]
 
     def _window_fragments(self, n_leads: int) -> int:
         """Return the window's length: what pre-training used for few leads, and for many."""
