@@ -29,7 +29,7 @@ WINDOWS = {"n_many": 8, "n_few": 8}
 class Trial:
     """One tokenizer to train.
 
-    ``stage`` overrides loss weights and the like, never the budget; ``make`` builds the network; ``change`` alters the
+    ``stage`` overrides loss weights and the like, never the seconds of signal a step sees; ``make`` builds the network; ``change`` alters the
     batches, such as their target.
     """
 
@@ -41,12 +41,14 @@ class Trial:
     seed: int = 0
 
 
-def sizes_of(fragment_s: float, n_levels: int, codebook_size: int, **options: Any) -> TokenizerConfig:
+def sizes_of(
+    fragment_s: float, n_levels: int, codebook_size: int, block_s: int = BLOCK_S, **options: Any
+) -> TokenizerConfig:
     """Return nano's sizes with other codes. A block is ten seconds whatever the fragment: all see the same windows."""
     samples = round(fragment_s * FS_HZ)
     return TokenizerConfig(
         fragment_samples=samples,
-        block_fragments=BLOCK_S * FS_HZ // samples,
+        block_fragments=block_s * FS_HZ // samples,
         n_levels=n_levels,
         codebook_size=codebook_size,
         **options,
