@@ -4,7 +4,7 @@ The data's way, written once, here; a module imports only from what stands befor
 
     errors, leads, codes, record,
     readers, writers, source, signals, pieces, tokens, overview, result, quality, beats,
-    metrics, checkpoint, heads, engine, tasks, seen, stream, excerpts, saved, analysis, report,
+    metrics, checkpoint, graphs, heads, engine, tasks, seen, stream, excerpts, saved, analysis, report,
     models, training,
     cli, demo
 

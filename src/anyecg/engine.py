@@ -7,24 +7,19 @@ import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from anyecg.checkpoint import Checkpoint, open_checkpoint
 from anyecg.errors import SignalError
+from anyecg.graphs import Graphs
 from anyecg.heads import Head, open_head
 from anyecg.pieces import prepare_in_pieces
 from anyecg.record import Record
 from anyecg.tokens import Tokens, to_blocks, to_fragments, to_signal, to_timeline
 
-if TYPE_CHECKING:
-    import onnxruntime
-
 GRAPHS = ("tokenizer_encoder.onnx", "tokenizer_decoder.onnx", "encoder.onnx")
-
-BLOCKS_AT_ONCE = 16
-"""Blocks of 12 leads that go through a graph together: enough to fill two cores, little enough for any cache."""
 
 FAST_GRAPHS = ("encoder_int8.onnx", "guess.onnx")
 """What `Model.embed` and `Model.surprise` use when asked to be fast; opened when they are first used. A checkpoint may
@@ -118,14 +113,13 @@ class Model:
     ----------
     checkpoint : Checkpoint
     threads : int, optional
-        Threads of each graph; default: all cores this process may use.
+        Cores to use; default: all that this process may use.
     """
 
     def __init__(self, checkpoint: Checkpoint, threads: int | None = None) -> None:
         self.checkpoint = checkpoint
         self.threads = threads or _usable_cores()
-        self._opener = ThreadPoolExecutor(1, thread_name_prefix="anyecg-graphs")
-        self._graphs: dict[str, Future[onnxruntime.InferenceSession]] = {}
+        self._graphs = Graphs(checkpoint.folder, self.threads)
         self._head_opener = ThreadPoolExecutor(1, thread_name_prefix="anyecg-heads")
         self._heads: dict[str, Future[Head | None]] = {}
 
@@ -162,7 +156,7 @@ class Model:
                 f"{record.id}: no {grid.fragment_s:g} s stretch is recorded, expected at least one. Check the source."
             )
         lead_ids = self._lead_ids(prepared.leads, len(fragments.valid))
-        codes = self._in_batches(
+        codes = self._graphs.run(
             "tokenizer_encoder.onnx", None, samples=fragments.samples, valid=fragments.valid, lead_ids=lead_ids
         )[0]
         n_fragments = -(-prepared.n_samples // grid.fragment_samples)
@@ -186,7 +180,7 @@ class Model:
         codes = to_blocks(np.maximum(tokens.codes, 0).astype(np.int64), grid.block_fragments, 0)
         valid = to_blocks(tokens.valid, grid.block_fragments, False)
         lead_ids = self._lead_ids(tokens.leads, len(codes))
-        samples = self._in_batches("tokenizer_decoder.onnx", None, codes=codes, valid=valid, lead_ids=lead_ids)[0]
+        samples = self._graphs.run("tokenizer_decoder.onnx", None, codes=codes, valid=valid, lead_ids=lead_ids)[0]
         samples = np.where(valid[..., None], samples, np.nan)
         signal = to_signal(samples, tokens.scale_mv, tokens.n_samples)
         return Record(
@@ -299,11 +293,11 @@ class Model:
         inputs = {name: getattr(windows, name) for name in ENCODER_INPUTS}
         encoder, guess = FAST_GRAPHS
         if not (fast and set(FAST_GRAPHS) <= self.checkpoint.config["files"].keys()):
-            return self._in_batches("encoder.onnx", outputs, **inputs)
+            return self._graphs.run("encoder.onnx", outputs, **inputs)
         if outputs == ["nll"]:
-            (last,) = self._in_batches(encoder, ["last"], **inputs)
-            return self._in_batches(guess, outputs, last=last, codes=windows.codes)
-        return self._in_batches(encoder, outputs, **inputs)
+            (last,) = self._graphs.run(encoder, ["last"], **inputs)
+            return self._graphs.run(guess, outputs, last=last, codes=windows.codes)
+        return self._graphs.run(encoder, outputs, **inputs)
 
     def _encode(
         self, tokens: Tokens, mask: np.ndarray | None, outputs: list[str], *, fast: bool = False
@@ -333,22 +327,10 @@ class Model:
         ids = [names.index(lead) if lead in names else 0 for lead in leads]  # 0 = unknown
         return np.tile(np.array(ids, dtype=np.int64), (n_blocks, 1))
 
-    def _in_batches(self, graph: str, outputs: list[str] | None, **inputs: np.ndarray) -> list[np.ndarray]:
-        """Run a graph over many items; ``outputs`` None means all of them."""
-        n_items, n_leads = next(iter(inputs.values())).shape[:2]
-        at_once = max(1, BLOCKS_AT_ONCE * 12 // max(12, n_leads)) if n_leads > 2 else BLOCKS_AT_ONCE * 4
-        session = self._graph(graph).result()
-        options = _only_what_is_asked()
-        batches = [
-            session.run(outputs, {name: x[i : i + at_once] for name, x in inputs.items()}, options)
-            for i in range(0, n_items, at_once)
-        ]
-        return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
-
     def open_graphs(self, heads: tuple[str, ...] = ()) -> None:
         """Begin to open all graphs, and those of some heads, in threads; otherwise each is opened when first used."""
         for name in GRAPHS:
-            self._graph(name)
+            self._graphs.open(name)
         for name in heads:
             self._head(name)
 
@@ -367,34 +349,11 @@ class Model:
             head.open_graph()
         return head
 
-    def _graph(self, name: str) -> "Future[onnxruntime.InferenceSession]":
-        if name not in self._graphs:
-            self._graphs[name] = self._opener.submit(self._open, name)
-        return self._graphs[name]
-
-    def _open(self, name: str) -> "onnxruntime.InferenceSession":
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.log_severity_level = 3  # what cannot be folded is slower, not wrong
-        path = str(self.checkpoint.folder / name)
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
     # -- what else the checkpoint holds ----------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
         """Return name, version, sha256 and training data."""
         return self.checkpoint.describe()
-
-
-def _only_what_is_asked() -> "onnxruntime.RunOptions":
-    """Return options that leave out what no output needs: otherwise the guesses are made for embeddings, too."""
-    import onnxruntime
-
-    options = onnxruntime.RunOptions()
-    options.only_execute_path_to_fetches = True
-    return options
 
 
 def _usable_cores() -> int:
@@ -410,7 +369,7 @@ def load(name_or_path: str | Path = "nano", *, threads: int | None = None) -> Mo
     name_or_path : str or Path
         ``"nano"`` comes with the package and needs no network.
     threads : int, optional
-        Threads to use; default: all cores.
+        Cores to use; default: all.
 
     Raises
     ------

@@ -14,6 +14,7 @@ import numpy as np
 
 from anyecg.checkpoint import file_sha256
 from anyecg.errors import CheckpointError
+from anyecg.graphs import open_graph
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -74,14 +75,7 @@ class Head:
 
     @cached_property
     def _graph(self) -> "onnxruntime.InferenceSession":
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # small: a second thread costs more than it brings
-        options.log_severity_level = 3
-        return onnxruntime.InferenceSession(
-            str(self.path.with_suffix(".onnx")), options, providers=["CPUExecutionProvider"]
-        )
+        return open_graph(self.path.with_suffix(".onnx"))
 
 
 def head_names(checkpoint: Path) -> list[str]:

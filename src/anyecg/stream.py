@@ -81,7 +81,6 @@ class Stream:
         self._class_scores: list[np.ndarray] = []
         self._prepared: list[np.ndarray] | None = [] if keep_signal else None
         self._pool = ThreadPoolExecutor(self.model.threads, thread_name_prefix="anyecg-pieces")
-        self._worker: Model | None = None
         self._beat_lead: str | None = None
         self._last_peak_s = -np.inf
 
@@ -104,7 +103,7 @@ class Stream:
             Not one row a lead.
         """
         for piece in self._cutter.feed(samples):
-            self._begin(piece, self._one_threaded())
+            self._begin(piece)
             if self._prepared is not None:
                 self._prepared.append(piece.prepared.signal)
             if len(self._waiting) == BEAT_PIECES:
@@ -124,7 +123,7 @@ class Stream:
         """
         rest = self._cutter.rest()
         before = self._beat_lead, self._last_peak_s
-        self._begin(rest, self.model if rest.number == 0 else self._one_threaded())
+        self._begin(rest)
         waiting = self._waiting
         self._waiting = waiting[:-1]
         try:
@@ -163,9 +162,9 @@ class Stream:
 
     # -- a piece, and some together --------------------------------------------------------------------------------
 
-    def _begin(self, piece: Piece, networks: Model) -> None:
+    def _begin(self, piece: Piece) -> None:
         """Judge a piece's quality while the graphs, which need no Python while they run, look at it."""
-        looked = self._pool.submit(look, networks, piece, self._reference)
+        looked = self._pool.submit(look, self.model, piece, self._reference)
         raw = piece.raw
         off_s = np.zeros(raw.n_leads) if raw.source_fs is not None else find_leads_off(raw).sum(axis=1) / raw.fs
         quality = assess(raw, piece.prepared)
@@ -187,7 +186,7 @@ class Stream:
         self._last_peak_s = float(own.r_peaks_s[-1]) if len(own.r_peaks_s) else self._last_peak_s
         of_piece = np.split(own.r_peaks_s, np.searchsorted(own.r_peaks_s, [p.start_s for p in pieces[1:]]))
         return [
-            self._pool.submit(join, self._one_threaded(), w, _part(own, peaks_s, w.piece), self._reference)
+            self._pool.submit(join, self.model, w, _part(own, peaks_s, w.piece), self._reference)
             for w, peaks_s in zip(waiting, of_piece, strict=True)
         ]
 
@@ -199,12 +198,6 @@ class Stream:
         self._class_scores.append(scores)
         self._segments.append(end_to_end(recent[:SEGMENT_PIECES]))
         del self._recent[:SEGMENT_PIECES], self._recent_pieces[:SEGMENT_PIECES]
-
-    def _one_threaded(self) -> Model:
-        """Return the model for pieces beside each other: a core each is faster than all cores for one."""
-        if self._worker is None:
-            self._worker = self.model if self.model.threads == 1 else Model(self.model.checkpoint, threads=1)
-        return self._worker
 
     # -- the whole -------------------------------------------------------------------------------------------
 

@@ -20,9 +20,6 @@ from torch.nn import functional as F
 from anyecg.models.attention import GridBlock
 from anyecg.models.encoder import Encoder
 
-OPSET = 20
-"""The first with GELU as one operator."""
-
 LARGEST = 63
 """Of a weight in 7 bits and a sign bit: 255 * 63 * 2 stays below 2**15."""
 

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from anyecg.checkpoint import FORMAT_VERSION, file_sha256, open_checkpoint
-from anyecg.models.eight_bits import OPSET as FAST_OPSET
 from anyecg.models.eight_bits import FastEncoderGraph, GuessGraph, quantize
 from anyecg.models.encoder import Encoder
 from anyecg.models.heads import RecordHead
@@ -24,7 +23,9 @@ from anyecg.models.sizes import EncoderConfig, ModelConfig
 from anyecg.models.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
-OPSET = 18
+OPSET = 20
+"""The first with GELU as one operator."""
+IN_EIGHT_BITS = ("encoder_int8.onnx",)
 ON_WINDOWS = ("features",)
 """Inputs that belong to a window and not to a lead of it."""
 TRAINING_ONLY = ("quantizer.counts", "quantizer.started")
@@ -100,7 +101,7 @@ def write_checkpoint(
     offsets = write_weights(folder / WEIGHTS, tokenizer, encoder)
     sizes = ModelConfig(tokenizer=tokenizer.config, encoder=encoder.config)
     for name, graph, inputs, outputs, longest in _graphs(tokenizer, encoder, embedding_layer):
-        write_graph(folder / name, graph, inputs, outputs, longest, offsets)
+        write_graph(folder / name, graph, inputs, outputs, longest, offsets, in_eight_bits=name in IN_EIGHT_BITS)
     config = {
         "format_version": FORMAT_VERSION,
         **facts,
@@ -221,21 +222,27 @@ def _graphs(
 
 
 def write_graph(
-    path: Path, graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str], longest: int, offsets: dict[str, int]
+    path: Path,
+    graph: nn.Module,
+    inputs: dict[str, Tensor],
+    outputs: list[str],
+    longest: int,
+    offsets: dict[str, int],
+    *,
+    in_eight_bits: bool = False,
 ) -> None:
     """Export one graph and let its weights point into the safetensors file beside it."""
     import onnx
 
-    fast = isinstance(graph, FastEncoderGraph)
-    model = onnx_of(graph, inputs, outputs, longest, FAST_OPSET if fast else OPSET)
-    if fast:
+    model = onnx_of(graph, inputs, outputs, longest)
+    if in_eight_bits:
         quantize(model)
     state = {name: tensor.detach().numpy() for name, tensor in (*graph.named_parameters(), *graph.named_buffers())}
     point_into_weights(model, state, offsets | {"encoder.codebooks": offsets["tokenizer.quantizer.codebooks"]})
     onnx.save_model(model, str(path))
 
 
-def onnx_of(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str], longest: int, opset: int = OPSET) -> Any:
+def onnx_of(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str], longest: int) -> Any:
     """Export a network to ONNX, free in the number of blocks and leads, and of fragments up to ``longest``."""
     free = {name: torch.export.Dim(name) for name in ("blocks", "leads", "fragments")}
     free["fragments"] = torch.export.Dim("fragments", max=longest)
@@ -250,7 +257,6 @@ def onnx_of(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str], lon
         tuple(shapes.values()),
         optimize=False,  # the optimizer transposes weights; then their bytes could not be shared
         external_data=False,
-        opset_version=opset,
     )
 
 
