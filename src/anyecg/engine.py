@@ -63,11 +63,13 @@ class Embedding:
 class Windows:
     """A record's tokens in the encoder's windows: W windows, L leads, P fragments, K levels.
 
-    ``codes`` int64 (W, L, P, K), ``valid`` and ``mask`` bool (W, L, P), ``lead_ids`` int64 (W, L), ``log_scale``
-    float32 (W, L), ``scale_known`` bool (W, L): the inputs of `anyecg.models.encoder.Encoder`. ``n_new``: fragments
-    that only the last window holds; it overlaps the one before it.
+    ``starts`` int (W,), the fragments at which they begin; ``n_new``: fragments that only the last window holds, it
+    overlaps the one before it. The rest are the inputs of `anyecg.models.encoder.Encoder`: ``codes`` int64
+    (W, L, P, K), ``valid`` and ``mask`` bool (W, L, P), ``lead_ids`` int64 (W, L), ``log_scale`` float32 (W, L),
+    ``scale_known`` bool (W, L).
     """
 
+    starts: np.ndarray
     n_new: int
     codes: np.ndarray
     valid: np.ndarray
@@ -78,13 +80,12 @@ class Windows:
 
     def cut(self, on_timeline: np.ndarray) -> np.ndarray:
         """Inverse of `joined` for what is per fragment: (L, n_fragments, ...) -> (W, L, P, ...)."""
-        n_windows, _, size = self.valid.shape
-        last = on_timeline.shape[1] - size
-        return np.stack([on_timeline[:, s : s + size] for s in (min(k * size, last) for k in range(n_windows))])
+        return _cut(on_timeline, self.starts, self.valid.shape[2])
 
     def some(self, which: np.ndarray) -> "Windows":
         """Return some of the windows, by their numbers."""
-        return replace(self, **{name: getattr(self, name)[which] for name in ENCODER_INPUTS})
+        arrays: dict[str, Any] = {name: getattr(self, name)[which] for name in ENCODER_INPUTS}
+        return replace(self, starts=self.starts[which], **arrays)
 
     def hidden(self, mask: np.ndarray, gain_known: bool) -> "Windows":
         """Return the windows with other fragments hidden: bool (W, L, P)."""
@@ -266,22 +267,24 @@ class Model:
         """Cut a record's tokens into the encoder's windows; ``mask`` (n_leads, n_fragments): True = hidden."""
         n_leads, n_fragments = tokens.valid.shape
         n_window = self._window_fragments(n_leads)
+        size = min(n_window, n_fragments)
         # Windows lie on the record's clock. The last is moved back so that it is as long as the others; only its
         # end is used.
-        starts = list(range(0, n_fragments, n_window))
-        starts[-1] = max(0, n_fragments - n_window)
-        size = min(n_window, n_fragments)
-        cuts = [slice(start, start + size) for start in starts]
-        mask = np.zeros_like(tokens.valid) if mask is None else mask
-        log_scale, scale_known = self._amplitudes(tokens, mask, cuts)
+        starts = np.minimum(np.arange(0, n_fragments, n_window), n_fragments - size)
+        valid = _cut(tokens.valid, starts, size)
+        mask = np.zeros_like(valid) if mask is None else _cut(mask, starts, size)
+        # Each window's log RMS is the mean over its fragments.
+        log_scale = np.repeat(np.log(tokens.scale_mv), tokens.grid.block_fragments, axis=0).T  # (L, >= n_fragments)
+        total = (_cut(log_scale, starts, size) * valid).sum(axis=2)
         return Windows(
-            n_new=n_fragments - n_window * (len(cuts) - 1),
-            codes=np.stack([np.maximum(tokens.codes[:, w], 0) for w in cuts]).astype(np.int64),
-            valid=np.stack([tokens.valid[:, w] for w in cuts]),
-            mask=np.stack([mask[:, w] for w in cuts]),
-            lead_ids=self._lead_ids(tokens.leads, len(cuts)),
-            log_scale=log_scale,
-            scale_known=scale_known,
+            starts=starts,
+            n_new=n_fragments - n_window * (len(starts) - 1),
+            codes=np.maximum(_cut(tokens.codes, starts, size), 0).astype(np.int64),
+            valid=valid,
+            mask=mask,
+            lead_ids=self._lead_ids(tokens.leads, len(starts)),
+            log_scale=(total / np.maximum(valid.sum(axis=2), 1)).astype(np.float32),
+            scale_known=(valid & ~mask).any(axis=2) & tokens.gain_known,
         )
 
     def layer(self, windows: Windows, number: int) -> np.ndarray:
@@ -310,17 +313,6 @@ class Model:
         """Return the window's length: what pre-training used for few leads, and for many."""
         windows = self.checkpoint.config["window_fragments"]
         return int(windows["few"] if n_leads <= 2 else windows["many"])
-
-    def _amplitudes(self, tokens: Tokens, mask: np.ndarray, windows: list[slice]) -> tuple[np.ndarray, np.ndarray]:
-        """Return each window's log RMS (W, L), and whether it may be known (W, L)."""
-        of_fragment = np.repeat(np.log(tokens.scale_mv), tokens.grid.block_fragments, axis=0).T  # (L, >= n_fragments)
-        log_scale, known = [], []
-        for window in windows:
-            valid = tokens.valid[:, window]
-            total = (of_fragment[:, window] * valid).sum(axis=1)
-            log_scale.append(total / np.maximum(valid.sum(axis=1), 1))
-            known.append((valid & ~mask[:, window]).any(axis=1) & tokens.gain_known)
-        return np.stack(log_scale).astype(np.float32), np.stack(known)
 
     def _lead_ids(self, leads: tuple[str, ...], n_blocks: int) -> np.ndarray:
         names = self.checkpoint.lead_names
@@ -354,6 +346,12 @@ class Model:
     def describe(self) -> dict[str, Any]:
         """Return name, version, sha256 and training data."""
         return self.checkpoint.describe()
+
+
+def _cut(on_timeline: np.ndarray, starts: np.ndarray, size: int) -> np.ndarray:
+    """Cut what is per fragment into windows: (L, n_fragments, ...) -> (W, L, size, ...)."""
+    cut = on_timeline[:, starts[:, None] + np.arange(size)]  # (L, W, size, ...)
+    return np.ascontiguousarray(cut.swapaxes(0, 1))
 
 
 def _usable_cores() -> int:

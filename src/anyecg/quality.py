@@ -105,7 +105,10 @@ def assess(record: Record, prepared: Record) -> Quality:
     """
     if record.duration_s < SHORTEST_S:
         return Quality(False, {name: LeadQuality(0.0, ("too short",)) for name in record.leads})
-    leads = {name: _assess_lead(record, prepared, row) for row, name in enumerate(record.leads)}
+    leads = {name: LeadQuality(0.0, ("gaps",)) for name in record.leads}
+    rows = np.flatnonzero(np.isfinite(record.signal).any(axis=1))
+    if len(rows):
+        leads |= zip([record.leads[row] for row in rows], _assess_leads(record, prepared, rows), strict=True)
     usable = any(lead.score >= USABLE_SCORE and not DISABLING.intersection(lead.problems) for lead in leads.values())
     return Quality(usable, leads)
 
@@ -140,17 +143,15 @@ def joint_quality(leads: tuple[str, ...], scores: np.ndarray, problems: np.ndarr
     return Quality(bool(usable.any()), joint)
 
 
-def _assess_lead(record: Record, prepared: Record, row: int) -> LeadQuality:
-    raw, filtered = record.signal[row], prepared.signal[row]
-    recorded = np.isfinite(raw)
-    if not recorded.any():
-        return LeadQuality(0.0, ("gaps",))
-    unit = 1.0 if record.gain_known else _unit(filtered)
+def _assess_leads(record: Record, prepared: Record, rows: np.ndarray) -> list[LeadQuality]:
+    """Judge the leads in some rows, all of which are recorded somewhere."""
+    raw, filtered = record.signal[rows], prepared.signal[rows]
+    units = np.array([[1.0 if record.gain_known else _unit(lead)] for lead in filtered])
     # float32, as the samples are: half the time of float64, and no index needs more
-    raw_windows = _windows((bridge_gaps(raw[None])[0] / unit).astype(np.float32), record.fs)
-    clean_windows = _windows((bridge_gaps(filtered[None])[0] / unit).astype(np.float32), prepared.fs)
+    raw_windows = _windows((bridge_gaps(raw) / units).astype(np.float32), record.fs)
+    clean_windows = _windows((bridge_gaps(filtered) / units).astype(np.float32), prepared.fs)
+    kept = _windows(np.isfinite(raw), record.fs)
     kept_clean = _windows(np.isfinite(filtered), prepared.fs)
-    kept = _windows(recorded, record.fs)
 
     factors: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(raw_windows), 128):  # bounds the memory a day takes
@@ -164,10 +165,11 @@ def _assess_lead(record: Record, prepared: Record, row: int) -> LeadQuality:
             values |= {"too_tall": height, "too_small": 1 / height}
         for name, value in values.items():
             factors.setdefault(name, []).append(_factor(value, _INDICES[name]))
-    joined = {name: np.concatenate(parts) for name, parts in factors.items()}
-    score = float(np.prod(list(joined.values()), axis=0).mean())
-    found = [_INDICES[name].problem for name, factor in joined.items() if (factor < 0.5).mean() >= PROBLEM_SHARE]
-    return LeadQuality(score, _without_consequences(tuple(dict.fromkeys(found))))
+    joined = {name: np.concatenate(parts).reshape(len(rows), -1) for name, parts in factors.items()}  # (lead, window)
+    scores = np.prod(list(joined.values()), axis=0).mean(axis=1)
+    has = {name: (factor < 0.5).mean(axis=1) >= PROBLEM_SHARE for name, factor in joined.items()}
+    found = [dict.fromkeys(_INDICES[name].problem for name in has if has[name][k]) for k in range(len(rows))]
+    return [LeadQuality(float(score), _without_consequences(tuple(f))) for score, f in zip(scores, found, strict=True)]
 
 
 def _without_consequences(problems: tuple[str, ...]) -> tuple[str, ...]:
@@ -190,12 +192,15 @@ def _unit(filtered: np.ndarray) -> float:
     return float(height) or 1.0
 
 
-def _windows(row: np.ndarray, fs: float) -> np.ndarray:
-    """Cut a row into windows of ten seconds, the last one moved back to fit; a shorter row is one window."""
-    n_window = min(round(WINDOW_S * fs), len(row))
-    n_windows = -(-len(row) // n_window)
-    starts = np.minimum(np.arange(n_windows) * n_window, len(row) - n_window)
-    return np.lib.stride_tricks.sliding_window_view(row, n_window)[starts]
+def _windows(leads: np.ndarray, fs: float) -> np.ndarray:
+    """Cut leads (L, n) into windows of ten seconds, (L W, n_window): the last is moved back to fit, or is all there is.
+
+    The windows of a lead follow each other.
+    """
+    n = leads.shape[1]
+    n_window = min(round(WINDOW_S * fs), n)
+    starts = np.minimum(np.arange(0, n, n_window), n - n_window)
+    return np.lib.stride_tricks.sliding_window_view(leads, n_window, axis=1)[:, starts].reshape(-1, n_window)
 
 
 def _pieces(windows: np.ndarray, n_piece: int) -> np.ndarray:
@@ -231,7 +236,7 @@ def _clean_indices(windows: np.ndarray, recorded: np.ndarray, fs: float) -> dict
     known = _pieces(recorded, round(PIECE_S * fs)).mean(axis=2) >= 0.5
     known |= ~known.any(axis=1, keepdims=True)
     heights = np.where(known, heights, np.nan)
-    height = np.nanmedian(heights, axis=1)
+    height = np.median(heights, axis=1) if known.all() else np.nanmedian(heights, axis=1)
     safe = np.maximum(height, _LEAST_MV)
     centred = windows - windows.mean(axis=1, keepdims=True)
     squared = np.square(centred)

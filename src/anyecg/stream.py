@@ -10,11 +10,12 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 
 from anyecg import __version__
-from anyecg.beats import Detected, detect_beats, rhythm_of, within
+from anyecg.beats import Detected, detect_beats, import_detector, rhythm_of, within
 from anyecg.engine import Model, load
 from anyecg.errors import SignalError
 from anyecg.pieces import CONTEXT_S, PIECE_S, Cutter, Piece
@@ -307,7 +308,8 @@ class Stream:
 
 
 def open_all(model: Model) -> None:
-    """Begin to open every graph and head that an analysis needs."""
+    """Begin to open every graph and head that an analysis needs, and to import the detector of beats beside them."""
+    Thread(target=import_detector, name="anyecg-imports").start()
     model.open_graphs((BEATS_HEAD, RHYTHM_HEAD, *record_head_names(model.checkpoint.folder)))
 
 
