@@ -5,15 +5,13 @@ import json
 import numpy as np
 import pytest
 
+from anyecg.analysis import analyze
 from anyecg.record import Annotation, Record
-from anyecg.signals import prepare
 from anyecg.tasks.episodes import find_beat_episodes
 from anyecg.tasks.long import (
     FIRST_LOOK,
     LONGEST_STRIP_S,
     summarize,
-    surprising_windows,
-    unusable_stretches,
     window_surprise,
     worth_a_look,
 )
@@ -134,10 +132,6 @@ def test_fragments_become_windows() -> None:
     surprise[1, 24:30] = 8.0
     windows = window_surprise(surprise, 0.5)
     np.testing.assert_allclose(windows, [2, (14 * 2 + 6 * 8) / 20, 2])
-    (found,) = surprising_windows(surprise, 0.5, limit_bits=5)
-    assert (found.start_s, found.end_s, found.kind) == (10, 20, "anomaly")
-    assert found.score == pytest.approx(3.8)
-    assert surprising_windows(np.full((2, 40), np.nan), 0.5, limit_bits=5) == ()
 
 
 def test_unusable_is_what_was_not_recorded_or_is_not_ecg(toy_record: Record) -> None:
@@ -145,11 +139,9 @@ def test_unusable_is_what_was_not_recorded_or_is_not_ecg(toy_record: Record) -> 
     fs = toy_record.fs
     signal[:, round(70 * fs) : round(75 * fs)] = np.nan
     signal[:, round(180 * fs) : round(240 * fs)] = 0.0  # a lead that is off
-    broken = toy_record.with_(signal=signal)
-    stretches = unusable_stretches(broken, prepare(broken))
-    assert len(stretches) == 2
-    np.testing.assert_allclose(stretches, [[70, 75], [180, 240]], atol=0.5)
-    assert len(unusable_stretches(toy_record, prepare(toy_record))) == 0
+    whole, broken = (analyze(toy_record.with_(signal=x)).overview for x in (toy_record.signal, signal))
+    assert whole.usable_s == whole.duration_s
+    assert broken.duration_s - broken.usable_s == pytest.approx(65, abs=0.5)
 
 
 def test_the_json_is_plain_and_rounded(two_hours: tuple[np.ndarray, np.ndarray]) -> None:

@@ -10,21 +10,15 @@ from dataclasses import replace
 import numpy as np
 
 from anyecg.overview import EpisodeCount, Hour, Overview, RRStatistics, Strip
-from anyecg.quality import assess
-from anyecg.record import Annotation, Record, runs_of
-from anyecg.result import Quality
+from anyecg.record import Annotation
 from anyecg.tasks.episodes import RATE_BEATS, covered_until, intact_intervals, merged, seconds_of
 from anyecg.tasks.hrv import SEGMENT_S, hrv, normal_intervals
 from anyecg.tasks.rhythm import RR_PLAUSIBLE_S
 
 HOUR_S, MINUTE_S = 3600.0, 60.0
 WINDOW_S = 10.0
-PIECE_S = 60.0
 LEAST_INTERVALS = 3
 """RR intervals that a rate needs."""
-
-SURPRISING_SHARE = 0.2
-"""A window stands out if so many of its fragments are above the limit that 1 % of normal fragments reach."""
 
 MOST_STRIPS = 20
 LONGEST_STRIP_S = 30.0
@@ -62,9 +56,9 @@ def summarize(
     episodes : tuple of Annotation
         As `anyecg.tasks.rhythm.find_episodes` returns them.
     unusable_s : ndarray, shape (n, 2), optional
-        As `unusable_stretches` returns it.
+        Stretches without any usable lead, seconds.
     anomalies : tuple of Annotation
-        Kind ``"anomaly"``, with scores: those of `anyecg.tasks.anomaly`, or of `surprising_windows`.
+        Kind ``"anomaly"``, with scores: as `anyecg.tasks.anomaly` finds them.
     surprise_bits : ndarray, shape (n_windows,), optional
         As `window_surprise` returns it.
     most_strips : int
@@ -162,58 +156,6 @@ def window_surprise(surprise: np.ndarray, fragment_s: float, window_s: float = W
     known = _in_windows(np.isfinite(surprise), fragment_s, window_s)
     total = _in_windows(np.nan_to_num(surprise), fragment_s, window_s)
     return np.where(known > 0, total / np.maximum(known, 1), np.nan).astype(np.float32)
-
-
-def surprising_windows(
-    surprise: np.ndarray, fragment_s: float, limit_bits: float, window_s: float = WINDOW_S
-) -> tuple[Annotation, ...]:
-    """Return runs of windows in which `SURPRISING_SHARE` of the fragments exceed a limit; score = mean bits.
-
-    Parameters
-    ----------
-    surprise, fragment_s, window_s
-        As for `window_surprise`.
-    limit_bits : float
-        Of one fragment: ``surprise_limit_bits`` of `anyecg.tasks.anomaly.NormalReference`.
-    """
-    known = _in_windows(np.isfinite(surprise), fragment_s, window_s)
-    high = _in_windows(np.nan_to_num(surprise, nan=-np.inf) > limit_bits, fragment_s, window_s)
-    mean = window_surprise(surprise, fragment_s, window_s)
-    length_s = _per_window(fragment_s, window_s) * fragment_s
-    return tuple(
-        Annotation(start * length_s, stop * length_s, "anomaly", "surprising", None, float(mean[start:stop].mean()))
-        for start, stop in runs_of((known > 0) & (high >= SURPRISING_SHARE * known))
-    )
-
-
-def unusable_stretches(
-    record: Record, prepared: Record, piece_s: float = PIECE_S, whole: Quality | None = None
-) -> np.ndarray:
-    """Return the stretches (n, 2) in seconds without any usable lead: minute by minute, and gaps in all leads.
-
-    Parameters
-    ----------
-    record, prepared : Record
-        As for `anyecg.quality.assess`.
-    piece_s : float
-        Quality is judged over pieces of about this length.
-    whole : Quality, optional
-        Of the whole record, if it is known: a short one has no other piece.
-    """
-    recorded = np.isfinite(prepared.signal).any(axis=0)
-    found = [(start / prepared.fs, stop / prepared.fs) for start, stop in runs_of(~recorded)]
-    edges_s = np.linspace(0, record.duration_s, max(round(record.duration_s / piece_s), 1) + 1)
-    for start_s, end_s in zip(edges_s[:-1].tolist(), edges_s[1:].tolist(), strict=True):
-        judged = whole if len(edges_s) == 2 else None
-        judged = judged or assess(_cut(record, start_s, end_s), _cut(prepared, start_s, end_s))
-        if not judged.usable:
-            found.append((start_s, end_s))
-    return merged(np.array(found).reshape(-1, 2))
-
-
-def _cut(record: Record, start_s: float, end_s: float) -> Record:
-    first, last = round(start_s * record.fs), round(end_s * record.fs)
-    return record.with_(signal=record.signal[:, first:last], annotations=())
 
 
 def _edges(duration_s: float, step_s: float) -> np.ndarray:
