@@ -17,16 +17,20 @@ from anyecg.tasks.anomaly import (
     UNKNOWN,
     NormalReference,
     References,
+    all_measures,
     anomaly_map,
     context_of,
     find_anomaly,
     load_reference,
+    measure_all,
     save_references,
 )
+from anyecg.tasks.measures import MEASURES, NORMAL_SCORES, log_size
 
 LEADS = ("I", "II", "V1")
 WIDTH, FACTORS, N_NORMAL = 6, 2, 300
 NAMES = ("rate_bpm", "rr_cv", "best_r")
+MEANS, SPREADS = np.array([70.0, 0.04, 1.0]), np.array([10.0, 0.02, 0.5])
 
 
 def normal_reference(leads):
@@ -44,10 +48,9 @@ def normal_reference(leads):
         power=np.zeros(0),
         factors=np.zeros(0),
         measure_names=NAMES,
-        measure_means=np.array([[70.0, 0.04, 1.0]]),
-        measure_spreads=np.array([[10.0, 0.02, 0.5]]),
-        measure_covariances=np.eye(3)[None],
+        measure_quantiles=(MEANS + SPREADS * NORMAL_SCORES[:, None])[None].astype(np.float32),
         measures=rng.normal(size=(N_NORMAL, 1, 3)),
+        measure_covariances=np.zeros((0, 3, 3)),
         embedding_share=0.5,
         fragment_means=rng.normal(size=(n_columns, WIDTH)),
         fragment_whitening=np.eye(WIDTH),
@@ -156,6 +159,63 @@ def test_voltages_of_an_unknown_gain_do_not_count(references):
     assert scores[0] == pytest.approx(scores[1])
 
 
+def test_a_few_odd_measures_among_many_count_and_the_calm_majority_does_not():
+    calm = np.random.default_rng(0).normal(size=(500, 300))
+    odd = calm[:1].copy()
+    odd[0, 100:120] = 3.0
+    levels = log_size(calm)
+    assert log_size(odd)[0] > levels.max()
+    assert log_size(-odd)[0] == pytest.approx(log_size(odd)[0])
+    shrunk = odd.copy()
+    shrunk[0, 120:] *= 0.5  # what is more than normal makes nothing less odd
+    assert log_size(shrunk)[0] > levels.max()
+
+
+def test_without_a_name_it_counts_what_goes_with_what(references):
+    together = np.array([[1, 0.95, 0], [0.95, 1, 0], [0, 0, 1.0]])
+    measures = np.random.default_rng(0).multivariate_normal(np.zeros(3), together, (N_NORMAL, 1))
+    plain = replace(references.unknown, measures=measures)
+    joint = replace(plain, measure_covariances=together[None])
+    usual, odd = ((MEANS + SPREADS * np.array([1.2, sign * 1.2, 0])).astype(np.float32) for sign in (1, -1))
+    assert plain.measure_levels(usual, 0)[0] == pytest.approx(plain.measure_levels(odd, 0)[0], abs=0.01)
+    assert joint.measure_levels(odd, 0)[0] > joint.measure_levels(usual, 0)[0] + 0.5
+    assert len(joint.measure_levels(odd, 0)[1]) == N_NORMAL
+    z = np.array([[1.2, -1.2, 0.3]])
+    assert np.exp(2 * log_size(z, np.linalg.inv(together)))[0] == pytest.approx(
+        z[0] @ np.linalg.solve(together, z[0]), rel=1e-4
+    )
+
+
+def test_a_measure_that_normal_records_lack_is_left_out(references):
+    known = references.known
+    quantiles = known.measure_quantiles.copy()
+    quantiles[..., 2] = np.nan
+    lacking = replace(known, measure_quantiles=quantiles)
+    wild = np.array([70.0, 0.04, 50.0], dtype=np.float32)
+    assert lacking.measure_levels(wild, 0)[0] < 0.5 < 2 < known.measure_levels(wild, 0)[0]
+    assert lacking.measure_levels(np.full(3, np.nan, dtype=np.float32), 0) is None
+
+
+def test_what_is_measured_is_named_and_shapes_need_no_gain():
+    rng = np.random.default_rng(0)
+    t = np.arange(3000) / 300
+    lead = np.exp(-0.5 * ((t % 0.8 - 0.4) / 0.012) ** 2) + 0.2 * np.exp(-0.5 * ((t % 0.8 - 0.65) / 0.04) ** 2)
+    rhythm = Rhythm(np.arange(0.4, 10, 0.8), lead="V5")
+    found = {}
+    for gain, known in ((1.0, True), (7.0, False)):
+        signal = gain * (lead + 0.002 * rng.normal(size=3000))[None]
+        record = Record(signal, 300.0, ("V5",), source_fs=500.0, gain_known=known)
+        found[known] = dict(zip(all_measures(), measure_all(record, rhythm, 0.0, 10.0), strict=True))
+    assert np.isfinite(found[True]["V5_t"]) and np.isnan(found[False]["V5_t"])
+    assert found[True]["V5_t_over_rms"] == pytest.approx(found[True]["V5_t"] / (found[True]["V5_rms"] + 0.005))
+    assert found[False]["V5_t_over_rms"] == pytest.approx(found[True]["V5_t_over_rms"], rel=0.1)
+    assert found[True]["rr: shortest, s"] == pytest.approx(0.8, abs=0.01)
+    assert all_measures()[: len(MEASURES)] == MEASURES
+    some = measure_all(record, rhythm, 0.0, 10.0, wanted=("best_t_over_rms",))
+    few = dict(zip(all_measures(), some, strict=True))
+    assert few["best_t_over_rms"] == found[False]["best_t_over_rms"] and np.isnan(few["rr: shortest, s"])
+
+
 def test_leads_of_no_use_are_not_judged(references):
     leads = ("I", "II")
     mixed = embedding(references, leads)
@@ -194,6 +254,7 @@ def test_references_are_stored_and_read_back(references, tmp_path):
     assert again.unknown.leads == (UNKNOWN,)
     assert again.known.measure_names == NAMES
     assert again.known.window_fragments == 10
+    assert again.known.measure_quantiles.tobytes() == references.known.measure_quantiles.tobytes()
     np.testing.assert_allclose(again.known.factors, references.known.factors, rtol=2e-3, atol=1e-3)
     assert [context_of(n) for n in (2, 3, 8, 12)] == ["few", "some", "some", "many"]
     assert load_reference(tmp_path, n_leads=3).unknown.leads == (UNKNOWN,)
@@ -201,7 +262,7 @@ def test_references_are_stored_and_read_back(references, tmp_path):
 
 def test_a_reference_of_another_version_is_refused(tmp_path):
     np.savez(tmp_path / FILE, leads=np.array(["I"]))
-    with pytest.raises(CheckpointError, match="version 1, expected 2"):
+    with pytest.raises(CheckpointError, match="version 1, expected 3"):
         load_reference(tmp_path, 1)
 
 

@@ -15,15 +15,15 @@ from anyecg.result import Rhythm
 from anyecg.tasks.beat_classes import (
     CLASSES,
     HEAD,
-    N_RR_FEATURES,
-    RR_NEAR,
+    N_SHAPE_FEATURES,
+    P_ALIKE,
     beat_inputs,
     class_probabilities,
     classify_beats,
     count_beats,
     decide,
-    rr_features,
 )
+from anyecg.tasks.beat_rr import N_RR_FEATURES, RR_NEAR, rr_features
 
 BEFORE, AFTER = -RR_NEAR[0], 1 - RR_NEAR[0]
 FS_HZ = 300.0
@@ -108,6 +108,19 @@ def test_wide_beats_are_unlike_the_dominant_one_and_early_narrow_ones_lack_its_p
     narrow = beat_inputs(*made_up(kind="S")).shape
     assert narrow[[20, 40], qrs_r].min() > 0.98
     assert narrow[[20, 40], p_r].max() < 0.7 < 0.9 < np.median(narrow[ordinary, p_r])
+
+
+def test_how_alike_the_p_waves_of_half_a_minute_are_tells_whether_there_are_any() -> None:
+    record, at_s = made_up(200, odd=())
+    with_p = beat_inputs(record, at_s).shape[:, P_ALIKE::N_SHAPE_FEATURES]
+    assert with_p.min() > 0.9
+    signal = record.signal.copy()
+    for time_s in at_s[at_s > at_s[100]]:
+        before = slice(round((time_s - 0.26) * FS_HZ), round((time_s - 0.07) * FS_HZ))
+        signal[:, before] = np.random.default_rng(round(time_s)).normal(0, 0.05, signal[:, before].shape)
+    gone = beat_inputs(record.with_(signal=signal), at_s).shape[:, P_ALIKE::N_SHAPE_FEATURES]
+    assert gone[:80].min() > 0.9
+    assert gone[120:].max() < 0.4
 
 
 def test_one_lead_is_taken_twice_and_a_lead_that_was_off_is_stood_in_for() -> None:

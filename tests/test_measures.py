@@ -6,7 +6,16 @@ import pytest
 from anyecg.leads import STANDARD_LEADS
 from anyecg.record import Record
 from anyecg.result import Rhythm
-from anyecg.tasks.measures import MEASURES, measure
+from anyecg.tasks.measures import (
+    LEVELS,
+    MEASURES,
+    MOST_SPREADS,
+    NORMAL_SCORES,
+    RELATIVE,
+    measure,
+    normal_scores,
+    relative,
+)
 
 FS = 300.0
 PEAKS_S = np.arange(0.6, 9.5, 0.8)
@@ -74,3 +83,43 @@ def test_what_cannot_be_measured_is_nan_and_the_length_is_fixed():
         empty = measured(signal, ("I", "ES"), np.empty(0))
         assert np.isnan(empty["rate_bpm"])
         assert len(empty) == len(MEASURES)
+
+
+# -- normal scores ---------------------------------------------------------------------------------------------------
+
+
+def test_scores_of_skewed_measures_are_gaussian():
+    rng = np.random.default_rng(0)
+    normal = np.exp(rng.normal(size=(4000, 3))) * [1, 50, 0.01]
+    scores = normal_scores(normal, np.quantile(normal, LEVELS, axis=0))
+    assert np.quantile(scores, [0.1, 0.5, 0.9], axis=0) == pytest.approx(np.tile([[-1.28], [0], [1.28]], 3), abs=0.05)
+    assert scores.mean(axis=0) == pytest.approx(0, abs=0.05)
+
+
+def test_scores_grow_with_the_measure_and_end_somewhere():
+    quantiles = 10 + 2 * NORMAL_SCORES[:, None]
+    x = np.linspace(-40, 60, 2001)[:, None]
+    scores = normal_scores(x, quantiles)[:, 0]
+    assert (np.diff(scores) >= 0).all()
+    assert scores[[0, -1]].tolist() == [-MOST_SPREADS, MOST_SPREADS]
+    inside = np.abs(scores) < MOST_SPREADS
+    assert scores[inside] == pytest.approx((x[inside, 0] - 10) / 2, abs=1e-6)  # beyond the outer quantiles too
+
+
+def test_what_most_normal_records_share_is_not_odd():
+    normal = np.zeros((200, 1))
+    normal[:40, 0] = np.linspace(0.1, 1, 40)  # four fifths have no odd beat
+    quantiles = np.quantile(normal, LEVELS, axis=0).astype(np.float32)
+    found = normal_scores(np.array([[0.0], [0.5], [5.0], [np.nan]], dtype=np.float32), quantiles)[:, 0]
+    assert abs(found[0]) < 1.0 < found[1] < found[2] == MOST_SPREADS
+    assert found[3] == 0
+
+
+def test_shapes_are_waves_over_the_size_of_their_lead():
+    record = Record(np.stack([beats(PEAKS_S), 3 * beats(PEAKS_S)]), FS, ("V4", "V5"), source_fs=500.0)
+    found = measure(record, Rhythm(PEAKS_S, lead="V5"))
+    plain, shape = dict(zip(MEASURES, found, strict=True)), dict(zip(RELATIVE, relative(found), strict=True))
+    assert shape["V5_r_over_rms"] == pytest.approx(plain["V5_r"] / (plain["V5_rms"] + 0.005))
+    assert shape["V5_t_over_rms"] == pytest.approx(shape["V4_t_over_rms"], rel=0.05)
+    assert shape["best_qrs_net_over_rms"] == shape["V5_qrs_net_over_rms"]
+    assert np.isnan(shape["I_r_over_rms"])

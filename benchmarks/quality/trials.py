@@ -29,8 +29,8 @@ WINDOWS = {"n_many": 8, "n_few": 8}
 class Trial:
     """One tokenizer to train.
 
-    ``stage`` overrides loss weights and the like, never the seconds of signal a step sees; ``make`` builds the network; ``change`` alters the
-    batches, such as their target.
+    ``stage`` overrides loss weights and the like, never the seconds of signal a step sees; ``make`` builds the network;
+    ``change`` alters the batches, such as their target.
     """
 
     name: str

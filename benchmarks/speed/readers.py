@@ -8,8 +8,11 @@ The files are written by independent libraries, or are the real ones that come w
 same: all samples in memory, in physical units, as float32, a row a lead. Most libraries give columns, or float64;
 `rows` then turns them as any user would, and that is in their time. Ours also names leads and marks gaps: that is the
 column "read", like for like. Then `anyecg.read` audits every sample, which no library does: the column "audits". Sides
-alternate, and the files are in the system's cache. What reading costs us beyond the samples hardly grows with them:
-about a millisecond a record, which is why short files are in the table, too.
+alternate, and the files are in the system's cache.
+
+What reading costs us beyond the samples hardly grows with them, which is why short files are in the table, too: to look
+which format it is, what the file says of leads, rate and unit, and the record. The library's user knows all that, and
+names the array that is wanted: of a short HDF5 file h5py then opens one object, where we list all, with what they say.
 """
 
 import argparse
@@ -259,7 +262,7 @@ def main() -> None:
             low, high = r["read_ratio_quartiles"]
             lines.append(
                 f"| {r['case']} | {r['leads']} x {r['seconds']:g} | {r['megabytes']:g} | {r['library']} "
-                f"{1e3 * r['library_s']:.1f} | {1e3 * r['read_s']:.1f} | {1e3 * (r['anyecg_s'] - r['read_s']):.1f} "
+                f"{1e3 * r['library_s']:.2f} | {1e3 * r['read_s']:.2f} | {1e3 * (r['anyecg_s'] - r['read_s']):.2f} "
                 f"| {r['read_ratio']:.2f} ({low:.2f}-{high:.2f}) | {r['ratio']:.2f} |"
             )
             print(lines[-1], flush=True)

@@ -6,6 +6,7 @@
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from anyecg.checkpoint import Checkpoint, open_checkpoint
 from anyecg.errors import SignalError
 from anyecg.graphs import Graphs
-from anyecg.heads import Head, open_head
+from anyecg.heads import Head, head_config, head_names, open_head
 from anyecg.pieces import prepare_in_pieces
 from anyecg.record import Record
 from anyecg.tokens import Tokens, to_blocks, to_fragments, to_signal, to_timeline
@@ -268,9 +269,7 @@ class Model:
         n_leads, n_fragments = tokens.valid.shape
         n_window = self._window_fragments(n_leads)
         size = min(n_window, n_fragments)
-        # Windows lie on the record's clock. The last is moved back so that it is as long as the others; only its
-        # end is used.
-        starts = np.minimum(np.arange(0, n_fragments, n_window), n_fragments - size)
+        starts = window_starts(n_fragments, n_window)
         valid = _cut(tokens.valid, starts, size)
         mask = np.zeros_like(valid) if mask is None else _cut(mask, starts, size)
         # Each window's log RMS is the mean over its fragments.
@@ -326,6 +325,12 @@ class Model:
         for name in heads:
             self._head(name)
 
+    @cached_property
+    def head_configs(self) -> dict[str, dict[str, Any]]:
+        """What each head of the checkpoint says of itself, by name."""
+        folder = self.checkpoint.folder
+        return {name: head_config(folder, name) for name in head_names(folder)}
+
     def head(self, name: str) -> Head | None:
         """Return a head of the checkpoint, ready to run; None if it has none of that name."""
         return self._head(name).result()
@@ -346,6 +351,14 @@ class Model:
     def describe(self) -> dict[str, Any]:
         """Return name, version, sha256 and training data."""
         return self.checkpoint.describe()
+
+
+def window_starts(n_fragments: int, size: int) -> np.ndarray:
+    """Return the fragments at which windows begin that lie on the record's clock.
+
+    The last is moved back so that it is as long as the others; only its end is used.
+    """
+    return np.minimum(np.arange(0, n_fragments, size), max(0, n_fragments - size))
 
 
 def _cut(on_timeline: np.ndarray, starts: np.ndarray, size: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from math import isfinite
 
 import numpy as np
 
@@ -104,7 +105,7 @@ class Record:
             )
         if len(set(self.leads)) != len(self.leads):
             raise SignalError(f"{self.id}: lead names {self.leads} repeat. Give each row its own name.")
-        if not (np.isfinite(self.fs) and self.fs > 0):
+        if not (isfinite(self.fs) and self.fs > 0):
             raise SignalError(f"{self.id}: fs is {self.fs}, expected a positive number of Hz. Give the true rate.")
         object.__setattr__(self, "signal", np.ascontiguousarray(signal, dtype=np.float32))
         object.__setattr__(self, "fs", float(self.fs))
@@ -130,8 +131,8 @@ class Record:
         return replace(self, **changes)  # type: ignore[arg-type]
 
     def with_warning(self, *messages: str) -> "Record":
-        """Return a copy with more warnings."""
-        return replace(self, warnings=(*self.warnings, *messages))
+        """Return a copy with more warnings, or the record itself if there are none."""
+        return replace(self, warnings=(*self.warnings, *messages)) if messages else self
 
     def pick(self, leads: list[str] | tuple[str, ...]) -> "Record":
         """Return a copy with these leads only, in this order.

@@ -310,7 +310,7 @@ class Stream:
 def open_all(model: Model) -> None:
     """Begin to open every graph and head that an analysis needs, and to import the detector of beats beside them."""
     Thread(target=import_detector, name="anyecg-imports").start()
-    model.open_graphs((BEATS_HEAD, RHYTHM_HEAD, *record_head_names(model.checkpoint.folder)))
+    model.open_graphs((BEATS_HEAD, RHYTHM_HEAD, *record_head_names(model)))
 
 
 def _part(found: Detected, peaks_s: np.ndarray, piece: Piece) -> Detected:

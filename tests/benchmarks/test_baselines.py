@@ -10,6 +10,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "quality"))
 
 import rhythm
+import statements
 import superclasses
 from baselines import boosting, ssl
 from baselines.boosting import boosted_scores, filled, single_lead_features
@@ -203,21 +204,21 @@ def test_figures_are_means_over_fits():
 def test_statements_of_ludb_become_superclasses():
     header = "1 12 500\n#<age>: 5\n#<diagnoses>:\n#Rhythm: Sinus rhythm.\n#Electric axis of the heart: normal. \n"
     order = {name: i for i, name in enumerate(("NORM", "MI", "STTC", "CD", "HYP"))}
-    normal = superclasses._ludb_superclasses(header)
+    normal = statements._ludb_superclasses(header)
     assert normal[order["NORM"]] == 1
     assert normal[order["CD"]] == normal[order["HYP"]] == 0
     assert np.isnan([normal[order["MI"]], normal[order["STTC"]]]).all()
-    ill = superclasses._ludb_superclasses(header + "#Left anterior hemiblock. \n#Left atrial hypertrophy. \n")
+    ill = statements._ludb_superclasses(header + "#Left anterior hemiblock. \n#Left atrial hypertrophy. \n")
     assert ill[order["NORM"]] == 0
     assert ill[order["CD"]] == ill[order["HYP"]] == 1
-    fibrillating = superclasses._ludb_superclasses(header.replace("Sinus rhythm", "Atrial fibrillation"))
+    fibrillating = statements._ludb_superclasses(header.replace("Sinus rhythm", "Atrial fibrillation"))
     assert fibrillating[order["NORM"]] == 0
 
 
 @pytest.mark.data
 def test_all_headers_of_ludb_can_be_read(database):
     headers = sorted((database("ludb") / "data").glob("*.hea"))
-    found = np.array([superclasses._ludb_superclasses(path.read_text(errors="replace")) for path in headers])
+    found = np.array([statements._ludb_superclasses(path.read_text(errors="replace")) for path in headers])
     assert found.shape == (150, 5)
     normal, conduction, hypertrophy = found[:, 0], found[:, 3], found[:, 4]
     assert (normal.sum(), conduction.sum(), hypertrophy.sum()) == (20, 52, 106)

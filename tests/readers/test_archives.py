@@ -228,3 +228,8 @@ def test_damage(tmp_path):
                 read(path)
             except ReadError as error:
                 assert "\n" not in str(error)
+
+
+def test_an_empty_zip_is_said_to_be_one(tmp_path):
+    with pytest.raises(ReadError, match="no recording among 0 files"):
+        read(zipped(tmp_path / "a.zip", {}))

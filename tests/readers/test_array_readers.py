@@ -262,3 +262,38 @@ def test_leads_of_an_array_in_other_units_each(tmp_path):
     np.savez(tmp_path / "a.npz", signal=COUNTS, fs=250, leads=["I", "II", "V1"], units=["uV", "mV", "nV"])
     found = read(tmp_path / "a.npz").signal
     np.testing.assert_allclose(found, COUNTS * np.array([[1e-3], [1.0], [1e-6]]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 700), (700, 3), (700,), (1, 700), (1, 3, 700)])
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "<i2"])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_npy_is_what_numpy_reads(tmp_path, shape, dtype, order, version):
+    signal = np.asarray(np.random.default_rng(0).integers(-900, 900, shape), dtype=dtype, order=order)
+    path = tmp_path / "a.npy"
+    with path.open("wb") as file:
+        np.lib.format.write_array(file, signal, version)
+    leads = np.load(path).reshape(signal.size // 700, 700) if shape != (700, 3) else np.load(path).T
+    found = read(path, fs=250, unit="mV")
+    assert found.signal.dtype == np.float32
+    np.testing.assert_array_equal(found.signal, leads.astype(np.float32))
+    np.testing.assert_array_equal(
+        read(path, fs=250, unit="mV", start_s=1, end_s=2).signal, found.signal[:, 250:500], strict=True
+    )
+
+
+@pytest.mark.parametrize("lost", [1, 8000, 8400])
+def test_npy_cut_short(tmp_path, lost):
+    path = tmp_path / "a.npy"
+    np.save(path, np.ones((3, 700), np.float32))
+    path.write_bytes(path.read_bytes()[:-lost])
+    with pytest.raises(ReadError, match="not a whole NPY array"):
+        read(path, fs=250, unit="mV")
+
+
+@pytest.mark.parametrize("shape", ["(0, 700)", "(3, 0)", "()", "(-3, -700)", "(3, 99999999999999)"])
+def test_npy_of_a_shape_that_cannot_be(tmp_path, shape):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00\x76\x00" + header.encode() + bytes(8400))
+    with pytest.raises(ReadError):
+        read(tmp_path / "a.npy", fs=250, unit="mV")

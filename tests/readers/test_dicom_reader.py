@@ -301,3 +301,12 @@ def test_padding_of_a_skewed_lead_moves_with_it(dataset, tmp_path):
     signal = read(save(dataset, tmp_path)).signal
     assert np.flatnonzero(np.isnan(signal[0])).tolist() == list(range(107))
     assert np.flatnonzero(np.isnan(signal[1])).tolist() == list(range(100))
+
+
+@pytest.mark.parametrize("part", [0.03, 0.5, 0.9])
+def test_half_a_file_is_said_to_be_cut_short(dicom_file, tmp_path, part):
+    data = dicom_file.read_bytes()
+    (tmp_path / "half.dcm").write_bytes(data[: int(part * len(data))])
+    with pytest.raises(ReadError, match=r"cut short|without waveforms") as error:
+        read(tmp_path / "half.dcm")
+    assert "reader failed" not in str(error.value)

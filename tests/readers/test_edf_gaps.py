@@ -10,7 +10,7 @@ from anyecg.errors import ReadError
 from anyecg.readers import edf, read
 from anyecg.readers.edf.layout import parse_layout
 
-RATES = {"ECG I": 250, "ECG V1": 250, "ECG II": 125, "Resp": 25, "Status": 250}
+RATES = {"ECG I": 250, "ECG V1": 250, "ECG chest": 250, "ECG II": 125, "Resp": 25, "Status": 250}
 ONSETS = ("+0.25", "+1.25", "+5.25", "+5000.25")
 """Of data records of one second: the second follows the first; then a gap of 3 s, and one of more than an hour."""
 
@@ -121,6 +121,17 @@ def test_own_layout_agrees_with_pyedflib(tmp_path):
     ours = edf.read(path, None, None, None, None)
     np.testing.assert_allclose(ours.signal[0], theirs[0] / 1000, atol=1e-6)
     np.testing.assert_allclose(ours.signal[1, ::2][20:-20], (theirs[1] / 1000)[20:-20], atol=2e-3)
+
+
+def test_leads_of_our_own_files_are_named_as_they_were(tmp_path):
+    """A file that we wrote and another program made discontinuous; all of it, a slice, and its extent agree."""
+    path = write(tmp_path, labels=("ECG I", "ECG chest"))
+    data = bytearray(path.read_bytes())
+    data[88:168] = field("Startdate 02-MAR-2002 X X AnyECG", 80)
+    path.write_bytes(data)
+    assert read(path).leads == ("I", "chest")
+    assert read(path, start_s=5, end_s=6).leads == ("I", "chest")
+    assert edf.extent(path, None, None).leads == ("I", "chest")
 
 
 def test_several_rates_and_other_channels(tmp_path):

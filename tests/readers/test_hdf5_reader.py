@@ -173,3 +173,11 @@ def test_records_of_the_database_in_this_layout(database, tmp_path):
         assert (again.leads, again.fs) == (record.leads, record.fs)
         n = min(record.n_samples, 4096)
         np.testing.assert_allclose(np.nan_to_num(again.signal[:, :n]), np.nan_to_num(record.signal[:, :n]), atol=1e-6)
+
+
+@pytest.mark.parametrize("inner", ["#5", "/other"])
+def test_a_file_of_one_recording_has_none_behind_it(tmp_path, inner):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["ecg"] = MV
+    with pytest.raises(ReadError, match="a file of one recording, expected no"):
+        read(f"{tmp_path / 'a.h5'}{inner}", fs=500, unit="mV")

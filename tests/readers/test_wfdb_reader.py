@@ -420,3 +420,10 @@ def test_annotations_of_mitdb_and_ltafdb(database) -> None:
     for file in files:
         marks = read_marks(file, 0)
         assert (marks.ticks.tolist(), marks.symbols, marks.changes) == rdann(file)
+
+
+def test_a_header_in_capitals_is_told_to_be_renamed(make_wfdb):
+    path = make_wfdb().path
+    capitals = path.rename(path.with_suffix(".HEA"))
+    with pytest.raises(ReadError, match=r"suffix is \.HEA, expected \.hea\. Rename it"):
+        read(capitals)

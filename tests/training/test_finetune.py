@@ -13,7 +13,7 @@ from anyecg.heads import open_head
 from anyecg.quality import assess
 from anyecg.record import Record
 from anyecg.result import Finding
-from anyecg.tasks.arrhythmia import find_labels
+from anyecg.tasks.arrhythmia import find_labels, head_outputs, record_logits
 from anyecg.writers import write
 
 torch = pytest.importorskip("torch")
@@ -94,7 +94,57 @@ def test_the_head_says_how_it_was_made(tuned: tuple[Path, list[str]]) -> None:
     assert head.config["n_train"] == {"records": 14, "patients": 14}
     measured = head.config["measured"]["test"]
     assert measured["records"] == 4 and measured["labels"][0]["auroc"] == 1.0
+    assert measured["labels"][0]["calibration_error_by_chance"][0] > 0
     assert measured["labels"][1]["n"] == 1  # of the others it is not known
+
+
+def test_trees_are_random_where_records_are_few_and_answer_beside_the_network(tuned: tuple[Path, list[str]]) -> None:
+    head = open_head(tuned[0], "rate")
+    assert head is not None
+    config = head.config
+    assert config["trees"]["trees"] == 100 and config["trees"]["least_in_a_leaf"] == 8
+    assert config["trees"]["windows"] >= 14 * 4
+    assert config["tree_weight"] > 0 and config["few_leads"]["tree_weight"] >= 0
+    model = anyecg.load(tuned[0])
+    scores = {}
+    for fast in (True, False):
+        record = model.prepare(made_up(fast, ("I", "II", "V2"), 60))
+        network, trees = head_outputs(model, head, model.tokenize(record), find_beats(record), record)
+        scores[fast] = trees[0]
+        (logit, _) = record_logits(model, head, model.tokenize(record), find_beats(record), prepared=record)
+        summed = network[0] + config["tree_weight"] * trees[0]
+        wanted = summed * config["slopes"][0] / config["temperature"] + config["shifts"][0]
+        assert logit == pytest.approx(wanted, abs=1e-3)
+    assert scores[True] > 0 > scores[False]
+
+
+def test_without_trees_the_network_answers_alone(labelled: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    anyecg.finetune(
+        *(labelled / "labels.csv", tmp_path / "plain", tiny_checkpoint),
+        **{"settings": SETTINGS, "trees": False, "progress": lambda _: None},
+    )
+    head = open_head(tmp_path / "plain", "labels")
+    assert head is not None and "measures" not in head.config and len(head.config["slopes"]) == 2
+    assert "test" in head.config["measured"]
+    assert found_in(made_up(True, ("II",), 3), anyecg.load(tmp_path / "plain"))
+
+
+def test_records_of_one_lead_are_measured_as_such(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    lines = ["file,label,split"]
+    for i in range(20):
+        write(made_up(i % 2 == 0, ("II",), i), tmp_path / f"r{i}.csv")
+        lines.append(f"r{i}.csv,{'fast' if i % 2 == 0 else 'slow'},{'train' if i < 14 else 'val'}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    anyecg.finetune(
+        *(tmp_path / "labels.csv", tmp_path / "new", tiny_checkpoint),
+        **{"settings": SETTINGS, "progress": lambda _: None},
+    )
+    config = open_head(tmp_path / "new", "labels").config  # type: ignore[union-attr]
+    assert config["most_leads"] == 2 and "few_leads" not in config and config["tree_weight"] > 0
+    assert "shape: kurtosis" in config["measures"] and config["trees"]["windows"] == 14
+    for fast in (True, False):
+        found = found_in(made_up(fast, ("II",), 50), anyecg.load(tmp_path / "new"))
+        assert found["fast"].present is fast and found["slow"].present is not fast
 
 
 def test_graph_and_network_agree(labelled: Path, tiny_checkpoint: Path) -> None:
@@ -212,3 +262,16 @@ def test_the_command(labelled: Path, tiny_checkpoint: Path, tmp_path: Path) -> N
     )
     assert run.exit_code == 0, run.output
     assert (tmp_path / "new" / "heads" / "labels.onnx").exists()
+    assert "measures" in open_head(tmp_path / "new", "labels").config  # type: ignore[union-attr]
+
+
+def test_the_command_can_leave_trees_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from anyecg.cli import app
+
+    asked: dict[str, bool] = {}
+    monkeypatch.setattr("anyecg.training.finetune.finetune", lambda *_, trees, **__: asked.update(trees=trees))
+    arguments = ["finetune", "nano", "--labels", "x.csv", "-o", str(tmp_path / "new")]
+    assert CliRunner().invoke(app, [*arguments, "--no-trees"]).exit_code == 0
+    assert asked == {"trees": False}
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert asked == {"trees": True}

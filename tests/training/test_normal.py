@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from anyecg.record import Record
-from anyecg.tasks.anomaly import UNKNOWN
-from anyecg.tasks.measures import MEASURES
+from anyecg.tasks.anomaly import UNKNOWN, all_measures
 from anyecg.training import normal
 from anyecg.training.datasets import Entry
 from anyecg.training.normal import Views, fit_reference
@@ -20,7 +19,7 @@ def views(n, n_columns, seed, shift=0.0):
         n, n_columns, WIDTH
     )
     fragments = [one[:, None] + 0.1 * rng.normal(size=(n_columns, 5, WIDTH)) for one in x]
-    measured = rng.normal(60, 5, (n, 1, len(MEASURES)))
+    measured = rng.normal(60, 5, (n, 1, len(all_measures())))
     measured[0, 0, 3] = np.nan
     surprise = list(rng.normal(3, 0.5, (n, n_columns, 5)))
     return Views(list(x), list(measured), fragments, surprise, fragments)
@@ -92,7 +91,7 @@ def test_each_context_shows_a_record_as_it_will_be_met(
     assert views.per_lead[0].shape == (n_columns, 16)
     assert views.surprise[0].shape == (n_columns, 20)
     assert np.isfinite(views.per_lead[0]).all()
-    assert views.measured[0].shape == (n_columns if context == "few" else 1, len(MEASURES))
+    assert views.measured[0].shape == (n_columns if context == "few" else 1, len(all_measures()))
 
 
 def test_shuffled_leads_come_back_to_their_columns(monkeypatch, tiny_checkpoint, make_ecg):
@@ -103,7 +102,7 @@ def test_shuffled_leads_come_back_to_their_columns(monkeypatch, tiny_checkpoint,
     record = Record(signal, 300.0, STANDARD_LEADS, source_fs=500.0)
     monkeypatch.setattr(normal, "_normal_records", lambda *_: iter([record]))
     views = normal._see(anyecg.load(tiny_checkpoint, threads=1), None, "train", "some", "known")
-    heights = [views.measured[0][0, MEASURES.index(f"{lead}_rms")] for lead in STANDARD_LEADS]
+    heights = [views.measured[0][0, all_measures().index(f"{lead}_rms")] for lead in STANDARD_LEADS]
     np.testing.assert_allclose(np.argsort(heights), np.argsort(signal.std(axis=1)))
 
 
@@ -138,3 +137,35 @@ def test_every_context_gets_its_references_and_finds_them_again(monkeypatch, tin
         assert len(stored.known.leads) == n_columns
         assert stored.unknown.leads == (UNKNOWN,)
         assert np.isfinite(stored.known.factors).all()
+
+
+def test_quantiles_are_of_each_column_and_need_enough_records():
+    rng = np.random.default_rng(0)
+    measured = rng.normal(size=(500, 2, 3)) + np.array([[0, 10, 0], [100, 0, 0]])
+    measured[:300, 0, 2] = np.nan
+    quantiles = normal.quantiles_of(measured)
+    assert quantiles.shape == (2, 25, 3)
+    assert quantiles[:, 12, :2] == pytest.approx(np.array([[0, 10], [100, 0]]), abs=0.2)
+    assert np.isnan(quantiles[0, :, 2]).all() and np.isfinite(quantiles[1, :, 2]).all()
+    assert (np.diff(quantiles[:, :, :2], axis=1) >= 0).all()
+
+
+def test_few_leads_and_leads_without_a_name_are_compared_by_covariances():
+    one, nameless, many = (
+        fit_reference(context, leads, 20, views(60, 1, 0), views(40, 1, 1))
+        for context, leads in (("few", ("I",)), ("few", (UNKNOWN,)), ("many", ("I",)))
+    )
+    n_measures = len(normal.FEW_NAMES)
+    assert many.measure_covariances.shape == (0, len(normal.MANY_NAMES), len(normal.MANY_NAMES))
+    for reference in (one, nameless):
+        assert reference.measure_covariances.shape == (1, n_measures, n_measures)
+        assert np.linalg.eigvalsh(reference.measure_covariances[0])[0] > 0
+    assert many.embedding_share > one.embedding_share > nameless.embedding_share
+
+
+def test_known_leads_and_lone_leads_are_compared_by_other_measures():
+    assert not any(name.startswith(("best_", "rr: ")) for name in normal.MANY_NAMES)
+    assert not any(name.startswith(("V1_", "qrs_axis", "sokolow")) for name in normal.FEW_NAMES)
+    assert {"V1_t_over_rms", "qrs_axis_sin"} <= set(normal.MANY_NAMES) <= set(all_measures())
+    assert {"best_t_over_rms", "rr: sample entropy"} <= set(normal.FEW_NAMES) <= set(all_measures())
+    assert "beats" not in normal.MANY_NAMES + normal.FEW_NAMES

@@ -8,7 +8,6 @@ import pytest
 pytest.importorskip("torch")
 
 import onnx
-import onnxruntime
 from onnx import helper
 from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -16,12 +15,25 @@ import anyecg
 from anyecg.beats import find_beats
 from anyecg.errors import CheckpointError
 from anyecg.heads import open_head, write_head
+from anyecg.metrics import auroc
 from anyecg.quality import assess
 from anyecg.record import Record
 from anyecg.tasks.arrhythmia import head_outputs, label_scores, record_logits, window_logits
 from anyecg.training import trees
-from anyecg.training.shipped_heads import TREES
-from anyecg.training.trees import Forest, ForestSettings, fit_forest, fit_forests, forest_of, rounded_down, with_forests
+from anyecg.training.forests import (
+    EVERY,
+    Forest,
+    ForestSettings,
+    RandomSettings,
+    fit_forest,
+    fit_forests,
+    forest_of,
+    forest_scores,
+    rounded_down,
+    with_forests,
+)
+from anyecg.training.shipped_heads import TREES, calibrate_heads
+from anyecg.training.trees import weighed
 
 SETTINGS = ForestSettings(leaves=6, rounds=20, rate=0.2, least_in_a_leaf=5, share_of_measures=1.0)
 
@@ -36,15 +48,6 @@ def made_up(n, seed=0):
     return x, y
 
 
-def graph_of(forests, n_measures):
-    """Run forests alone, through onnxruntime."""
-    empty = helper.make_model(helper.make_graph([], "g", [], []), opset_imports=[helper.make_opsetid("", 18)])
-    empty.ir_version = 9
-    graph = with_forests(empty.SerializeToString(), forests, n_measures)
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    return lambda x: session.run(["trees"], {"measures": x})[0]
-
-
 def test_graph_and_scikit_learn_agree_also_on_thresholds_and_what_is_not_measured():
     x, y = made_up(600)
     model = HistGradientBoostingClassifier(max_iter=30, max_leaf_nodes=9, random_state=0).fit(x, y)
@@ -52,8 +55,8 @@ def test_graph_and_scikit_learn_agree_also_on_thresholds_and_what_is_not_measure
     on_thresholds = np.concatenate([tree["num_threshold"][tree["is_leaf"] == 0] for tree in forest.trees])
     held = np.concatenate([made_up(400, seed=1)[0], np.repeat(on_thresholds.astype(np.float32)[:, None], 4, axis=1)])
     wanted = model.decision_function(held)
-    np.testing.assert_allclose(graph_of([forest], 4)(held)[:, 0], wanted, atol=1e-4)
-    fewer = graph_of([forest_of(model, 7), Forest(-1.5, ())], 4)(held)
+    np.testing.assert_allclose(forest_scores([forest], held)[:, 0], wanted, atol=1e-4)
+    fewer = forest_scores([forest_of(model, 7), Forest(-1.5, ())], held)
     staged = list(model.staged_decision_function(held))
     np.testing.assert_allclose(fewer[:, 0], staged[6], atol=1e-4)
     assert (fewer[:, 1] == -1.5).all()
@@ -74,13 +77,38 @@ def test_forests_learn_and_validation_chooses_the_rounds():
     validation = made_up(400, seed=1)
     held = np.stack([validation[1], 1 - validation[1], np.zeros(400)], axis=1)
     forests = fit_forests((x, labels), (validation[0], held), SETTINGS)
-    found = graph_of(forests, 4)(made_up(400, seed=2)[0])
+    found = forest_scores(forests, made_up(400, seed=2)[0])
     truth = made_up(400, seed=2)[1]
     assert ((found[:, 0] > 0) == truth).mean() > 0.8 and ((found[:, 1] < 0) == truth).mean() > 0.8
     assert forests[2].trees == () and found[0, 2] < -5  # no record has it: no trees, and unlikely
     rng = np.random.default_rng(0)
     by_chance = fit_forest((x, y), (validation[0], rng.permutation(validation[1])), SETTINGS)
-    assert len(by_chance.trees) == trees.EVERY < len(forests[0].trees)  # every further round made it worse
+    assert len(by_chance.trees) == EVERY < len(forests[0].trees)  # every further round made it worse
+
+
+def test_random_trees_vote_as_in_scikit_learn_and_learn_from_few_records():
+    from sklearn.ensemble import ExtraTreesClassifier
+
+    x, y = made_up(60)
+    forest = fit_forest((x, y), (x[:0], y[:0]), RandomSettings(trees=30, prior=1e-9))  # validation is not asked
+    model = ExtraTreesClassifier(30, max_leaf_nodes=64, min_samples_leaf=2, max_features=0.3, random_state=0).fit(x, y)
+    held, truth = made_up(500, seed=1)
+    for tree, member in zip(forest.trees, model.estimators_, strict=True):
+        votes = 1 / (1 + np.exp(-30 * forest_scores([Forest(0.0, (tree,))], held)[:, 0]))
+        np.testing.assert_allclose(votes, member.predict_proba(held)[:, 1], atol=1e-5)
+    assert auroc(truth == 1, forest_scores([fit_forest((x, y), (x, y), RandomSettings())], held)[:, 0]) > 0.8
+    assert fit_forest((x, np.ones(60)), (x, y), RandomSettings()).trees == ()
+
+
+def test_validation_may_weigh_trees_with_nothing():
+    rng = np.random.default_rng(0)
+    truth = (np.arange(400) % 2 == 0).astype(float)[:, None]
+    good, noise = 2 * truth - 1 + rng.normal(0, 0.8, (400, 1)), rng.normal(size=(400, 1))
+    assert weighed(good, noise, truth, False)["tree_weight"] == 0
+    assert weighed(noise, good, truth, False)["tree_weight"] > 4
+    assert weighed(good, np.zeros((400, 1)), truth, False)["tree_weight"] == 0
+    unit = good[:10].std() / noise[:10].std()
+    assert weighed(good[:10], noise[:10], truth[:10], False)["tree_weight"] < unit  # ten records move it a little
 
 
 def test_new_forests_take_the_place_of_the_old():
@@ -106,12 +134,19 @@ def prepared(model, dicom_file):
     return model.prepare(anyecg.read(dicom_file))
 
 
+def slopes(config):
+    """The head that ships was calibrated with a slope a label."""
+    found = np.array(config["slopes"])
+    assert len(set(config["slopes"])) > 1 or len(found) == 4
+    return found
+
+
 def test_an_analysis_adds_what_the_trees_make_of_the_measures(model, prepared):
     head = model.head("diagnosis")
     tokens, rhythm = model.tokenize(prepared), find_beats(prepared)
     network, found = head_outputs(model, head, tokens, rhythm, prepared)
     config = head.config
-    wanted = (network + config["tree_weight"] * found) / config["temperature"] + config["shifts"]
+    wanted = (network + config["tree_weight"] * found) * slopes(config) / config["temperature"] + config["shifts"]
     logits = record_logits(model, head, tokens, rhythm, prepared=prepared)
     np.testing.assert_allclose(logits, wanted, atol=1e-4)
     assert np.abs(found - found.mean()).max() > 1 and not np.allclose(network, found)
@@ -129,7 +164,7 @@ def test_few_leads_have_a_weight_of_their_own(model, prepared):
     tokens, rhythm = model.tokenize(one), find_beats(one)
     network, found = head_outputs(model, head, tokens, rhythm, one)
     few = head.config["few_leads"]
-    wanted = (network + few["tree_weight"] * found) / few["temperature"] + few["shifts"]
+    wanted = (network + few["tree_weight"] * found) * slopes(few) / few["temperature"] + few["shifts"]
     np.testing.assert_allclose(record_logits(model, head, tokens, rhythm, prepared=one), wanted, atol=1e-4)
 
 
@@ -183,11 +218,11 @@ def test_heads_without_trees_answer_as_before(model, prepared, tmp_path):
     for values, name in ((graph.graph.input, "measures"), (graph.graph.output, "trees")):
         values.remove(next(v for v in values if v.name == name))
     graph.graph.node.remove(next(n for n in graph.graph.node if n.op_type == "TreeEnsembleRegressor"))
-    config = {k: v for k, v in head.config.items() if k not in ("measures", "tree_weight")}
+    config = {k: v for k, v in head.config.items() if k not in ("measures", "tree_weight", "slopes")}
     write_head(tmp_path, "old", config, graph.SerializeToString())
     old = open_head(tmp_path, "old")
     network, _ = head_outputs(model, head, tokens, rhythm, prepared)
-    wanted = network / config["temperature"] + config["shifts"]
+    wanted = network / config["temperature"] + config["shifts"]  # as heads without slopes are told
     np.testing.assert_allclose(record_logits(model, old, tokens, rhythm), wanted, atol=1e-4)
 
 
@@ -217,7 +252,7 @@ def test_trees_are_added_to_a_head_of_a_checkpoint(monkeypatch, tmp_path, tiny_c
     model = anyecg.load(folder, threads=1)
     config = {"kind": "record", "exclusive": False, "first_layer": 2, "temperature": 1.0, "shifts": [0.0]}
     write_head(folder, "fast", {**config, "labels": [label], "parent_sha256": model.checkpoint.sha256}, graph)
-    monkeypatch.setattr(trees, "_part", lambda _a, _b, split, *_: MadeUp(model, 24 if split == "train" else 10))
+    monkeypatch.setattr(trees, "_part", lambda _a, _b, _c, split, *_: part(24 if split == "train" else 10))
     monkeypatch.setattr(trees, "prepare_databases", lambda *_: tmp_path)
     monkeypatch.setattr(trees, "load_noise", lambda *_: {})
     said = []
@@ -233,6 +268,12 @@ def test_trees_are_added_to_a_head_of_a_checkpoint(monkeypatch, tmp_path, tiny_c
         for seen in (record, record.pick(("V3",))):
             (score,) = label_scores(model, head, model.tokenize(seen), find_beats(seen), prepared=seen)
             assert (score >= head.labels[0].threshold) == fast
+    spoiled = {**head.config, "temperature": 50.0, "tree_weight": 0.0, "few_leads": {}}
+    write_head(folder, "fast", spoiled, head.path.with_suffix(".onnx").read_bytes())
+    trees.calibrate_anew(folder, "fast", tmp_path, tmp_path / "splits.csv", said.append)
+    assert open_head(folder, "fast").config == head.config
+    with pytest.raises(ValueError, match="no head with trees fast; allowed are diagnosis, rhythm"):
+        calibrate_heads(folder, ["fast"], tmp_path, tmp_path)
     with pytest.raises(ValueError, match="no head 'slow' to add trees to"):
         trees.add_trees(folder, "slow", SETTINGS, tmp_path, tmp_path)
 
@@ -253,16 +294,8 @@ def all_leads():
     return STANDARD_LEADS
 
 
-class MadeUp:
-    """A part of a database, and its corpus at once."""
-
-    def __init__(self, model, n):
-        from types import SimpleNamespace
-
-        self.entries = [SimpleNamespace(leads=all_leads(), patient=str(i), number=1000 * n + i) for i in range(n)]
-        self.labels = (np.arange(n) % 2).astype(float)[:, None]
-        self.corpus = self
-
-    def record(self, entry, fs_hz):
-        assert fs_hz == 300
-        return beats(entry.number % 2 == 1, entry.number)
+def part(n):
+    """A part of a database: half the records have fast beats."""
+    labels = (np.arange(n) % 2).astype(float)[:, None]
+    records = [beats(i % 2 == 1, 1000 * n + i) for i in range(n)]
+    return trees.Part(lambda: iter(records), labels, [str(i) for i in range(n)])

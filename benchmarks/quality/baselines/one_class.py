@@ -34,15 +34,24 @@ def normal_entries(prepared: Path, split: str) -> list[Entry]:
 
 
 def baseline_scores(
-    model: Model, prepared: Path, test: list[Entry], leads: tuple[str, ...], work: Path, progress: Progress
+    model: Model,
+    prepared: Path,
+    test: list[Entry],
+    leads: tuple[str, ...],
+    work: Path,
+    progress: Progress,
+    kept_as: str = "test",
 ) -> dict[str, list[float]]:
-    """Fit each baseline on normal training records; score the test records. The deep ones are for 12 leads only."""
+    """Fit each baseline on normal training records; score others, whose features are kept in ``work`` under a name.
+
+    The deep ones are for 12 leads of the database they were fitted on only.
+    """
     from sklearn.covariance import LedoitWolf
     from sklearn.ensemble import IsolationForest
 
     train = normal_entries(prepared, "train")
     x_train = _features(model, prepared, "train", train, leads, work, progress)
-    x_test = _features(model, prepared, "test", test, leads, work, progress)
+    x_test = _features(model, prepared, kept_as, test, leads, work, progress)
     # Without the record's length, and without the second copy of the best lead where leads have names.
     wanted = np.array([n != "beats" and not (n.startswith("best_") and len(leads) > 2) for n in FEATURE_NAMES])
     there = wanted & (np.isfinite(x_train).mean(axis=0) > 0.5)
@@ -53,7 +62,7 @@ def baseline_scores(
         BASELINES[0]: LedoitWolf().fit(x_train).mahalanobis(x_test),
         BASELINES[1]: -IsolationForest(n_estimators=500, random_state=0).fit(x_train).score_samples(x_test),
     }
-    if leads == STANDARD_LEADS:
+    if leads == STANDARD_LEADS and kept_as == "test":
         scores |= _deep_baselines(model, prepared, train, test, work, progress)
     return {name: np.asarray(s, dtype=np.float64).tolist() for name, s in scores.items()}
 
@@ -61,20 +70,20 @@ def baseline_scores(
 def _features(
     model: Model,
     prepared: Path,
-    split: str,
+    kept_as: str,
     entries: list[Entry],
     leads: tuple[str, ...],
     work: Path,
     progress: Progress,
 ) -> np.ndarray:
     """Return classical features of the records through some leads, (n, n_features)."""
-    part = work / f"features_{split}_{'_'.join(leads)}.npy"
-    if part.exists():
-        return np.load(part)
-    progress(f"classical features, {split}, {len(leads)} leads")
-    corpus, rows = Corpus(prepared, split, ("ptb-xl",)), []
+    part = work / f"features_{kept_as}_{'_'.join(leads)}.npy"
+    if part.exists() and len(kept := np.load(part)) == len(entries):
+        return np.asarray(kept)
+    progress(f"classical features, {kept_as}, {len(leads)} leads")
+    rows, corpora = [], {key: Corpus(prepared, key[1], (key[0],)) for key in {(e.database, e.split) for e in entries}}
     for e in entries:
-        record = corpus.record(e, model.checkpoint.grid.fs_hz).pick(leads)
+        record = corpora[e.database, e.split].record(e, model.checkpoint.grid.fs_hz).pick(leads)
         rows.append(record_features(record))
     features = np.stack(rows)
     assert features.shape[1] == len(FEATURE_NAMES)

@@ -102,12 +102,16 @@ def finetune(
     noise: Annotated[
         Path | None, typer.Option("--noise", help="Folder of the restored databases, for real electrode noise.")
     ] = None,
+    trees: Annotated[
+        bool, typer.Option("--trees/--no-trees", help="Trees on measured features beside the network; val weighs them.")
+    ] = True,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     force: Force = False,
 ) -> None:
     """Fit a head to labelled files of any format, and write a checkpoint that has it.
 
-    Use it with analyze --model FOLDER. The files need not have the same leads, rate or length.
+    Use it with analyze --model FOLDER. The files need not have the same leads, rate or length. The head adds what a
+    network makes of embeddings and what trees make of measured features; val records choose how much trees count.
     """
     if labels is None or output is None:
         raise ValueError("finetune needs --labels CSV and --output FOLDER. See anyecg finetune --help")
@@ -119,11 +123,17 @@ def finetune(
 
     settings = HeadSettings(seed=seed) if epochs is None else HeadSettings(seed=seed, epochs=epochs)
     wanted = cast(Literal["linear", "partial", "full"], mode)
-    print(
-        finetune(
-            labels, output, checkpoint, head=head, mode=wanted, settings=settings, data=noise, force=force, progress=say
-        )
+    written = finetune(
+        *(labels, output, checkpoint),
+        head=head,
+        mode=wanted,
+        settings=settings,
+        data=noise,
+        trees=trees,
+        force=force,
+        progress=say,
     )
+    print(written)
 
 
 @app.command("train-heads")
@@ -136,6 +146,9 @@ def train_heads(
     splits: Annotated[
         Path | None, typer.Option("--splits", help="CSV of splits; default: splits.csv in --data.")
     ] = None,
+    only_calibrate: Annotated[
+        bool, typer.Option("--only-calibrate", help="Fit nothing: weights of trees, calibration, thresholds on val.")
+    ] = False,
 ) -> None:
     """Train the heads that ship with nano on public databases, and write them into a checkpoint folder.
 
@@ -144,9 +157,11 @@ def train_heads(
     """
     need_training()
     from anyecg.checkpoint import open_checkpoint
-    from anyecg.training.shipped_heads import train_heads
+    from anyecg.training.shipped_heads import calibrate_heads, train_heads
 
-    train_heads(open_checkpoint(checkpoint).folder, heads or [], data, splits or data / "splits.csv", say)
+    (calibrate_heads if only_calibrate else train_heads)(
+        open_checkpoint(checkpoint).folder, heads or [], data, splits or data / "splits.csv", say
+    )
 
 
 @app.command()

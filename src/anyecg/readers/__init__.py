@@ -4,6 +4,7 @@ import re
 import threading
 import warnings as python_warnings
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -124,16 +125,17 @@ def reader_of(path: Path) -> tuple[ModuleType, Path]:
     ReadError
         There is none.
     """
-    file, head = locate(path)
-    on_disk, inner = split_inner(file)
+    file, on_disk, head = locate(path)
     reader = next((reader for reader in map(_module, READERS) if reader.sniff(head[:HEAD_BYTES], on_disk)), None)
     if reader is None:
         raise unknown(on_disk, head)
-    if inner and not getattr(reader, "SEVERAL", False):
+    if on_disk is not file and not getattr(reader, "SEVERAL", False):
+        inner = split_inner(file)[1]
         raise ReadError(f"{on_disk}: a file of one recording, expected no {inner!r} behind it. Name the file alone.")
     return reader, file
 
 
+@cache
 def _module(name: str) -> ModuleType:
     return import_module(f"anyecg.readers.{name}")
 

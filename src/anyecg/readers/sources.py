@@ -56,10 +56,10 @@ def split_inner(path: Path) -> tuple[Path, str]:
     return path, ""
 
 
-def locate(path: Path) -> tuple[Path, bytes]:
-    """Return the file to open for what the user named, and its first bytes.
+def locate(path: Path) -> tuple[Path, Path, bytes]:
+    """Return what to read for what the user named, the file on disk that holds it, and the first bytes of that.
 
-    For a recording inside a file the path is returned as it is, with the first bytes of the file around it.
+    The two are the same object but for a recording inside a file.
 
     Raises
     ------
@@ -67,20 +67,15 @@ def locate(path: Path) -> tuple[Path, bytes]:
         There is none, it is a folder, it is empty, or it cannot be opened.
     """
     try:
-        header = path.with_name(f"{path.name}.hea") if path.name else path
-        if not path.is_file() and header.is_file():
-            path = header  # a WFDB record name
+        is_file = path.is_file()
+        if not is_file and path.name and (header := path.with_name(f"{path.name}.hea")).is_file():
+            path, is_file = header, True  # a WFDB record name
         elif path.suffix.lower() in SIGNAL_SUFFIXES and _header_names(path.with_suffix(".hea"), path.name):
-            path = path.with_suffix(".hea")
-        if path.is_dir():
-            if reason := _unlistable(path):
-                raise ReadError(
-                    f"{path}: a folder that cannot be listed ({reason}), expected to search it. Allow it to be read."
-                )
-            raise ReadError(f"{path}: a folder, expected a file. Name one of its files.")
-        if path.exists() and not path.is_file():  # reading a pipe may wait for ever, and /dev/zero never ends
-            raise ReadError(f"{path}: a pipe, a socket or a device, expected a file. Save the recording to a file.")
-        with split_inner(path)[0].open("rb") as file:
+            path, is_file = path.with_suffix(".hea"), True
+        if not is_file:
+            _refuse_others(path)
+        on_disk = path if is_file else split_inner(path)[0]
+        with on_disk.open("rb") as file:
             head = file.read(HEAD_BYTES)
     except FileNotFoundError:
         raise ReadError(f"{path}: no such file, expected an ECG. Check the path.") from None
@@ -88,7 +83,24 @@ def locate(path: Path) -> tuple[Path, bytes]:
         raise ReadError(f"{str(path)!r}: cannot be opened ({error}), expected a readable file. Check it.") from error
     if not head:
         raise ReadError(f"{path}: an empty file, expected an ECG. Copy it again.")
-    return path, head
+    return path, on_disk, head
+
+
+def _refuse_others(path: Path) -> None:
+    """Refuse what is there but no file.
+
+    Raises
+    ------
+    ReadError
+    """
+    if path.is_dir():
+        if reason := _unlistable(path):
+            raise ReadError(
+                f"{path}: a folder that cannot be listed ({reason}), expected to search it. Allow it to be read."
+            )
+        raise ReadError(f"{path}: a folder, expected a file. Name one of its files.")
+    if path.exists():  # reading a pipe may wait for ever, and /dev/zero never ends
+        raise ReadError(f"{path}: a pipe, a socket or a device, expected a file. Save the recording to a file.")
 
 
 def _header_names(header: Path, signal_file: str) -> bool:

@@ -6,8 +6,12 @@ odd for lacking nine:
 - of the embeddings: each lead's mean over a window, all leads side by side, by a Gaussian whose covariance is a few
   factors and one noise level (probabilistic principal components, Tipping and Bishop 1999, doi:10.1111/1467-9868.00196;
   such a model knows the distribution of any subset of its leads);
-- of the classical measures (`anyecg.tasks.measures`), by a Gaussian with a shrunk covariance (Ledoit and Wolf 2004,
-  doi:10.1016/S0047-259X(03)00096-4). They see what a mean over time does not: irregular intervals, odd beats.
+- of the classical measures (`anyecg.tasks.measures`): each becomes a normal score by the quantiles it has among normal
+  records (a Gaussian copula's margins), and the distance is the mean size of the few most unusual of them. An illness
+  shows in a few measures, which a distance over all of them drowns. They see what a mean over time does not: irregular
+  intervals, odd beats. Of leads without a name, whose waves may point anywhere, what goes with what says more: there
+  the Mahalanobis distance of the normal scores counts as much (covariance shrunk after Ledoit and Wolf 2004,
+  doi:10.1016/S0047-259X(03)00096-4).
 
 A distance's logarithm, in spreads of normal records from their median, is a level; the score of a window is a weighted
 mean of both levels on the same scale, that of a record the upper decile of its windows. Windows are as long as those
@@ -33,17 +37,14 @@ from anyecg.engine import Embedding
 from anyecg.errors import CheckpointError
 from anyecg.record import Annotation, Record, runs_of
 from anyecg.result import Anomaly, Rhythm
-from anyecg.tasks.measures import BEATS, EACH_LEAD, INTERVALS, MEASURES, RHYTHM, SPECTRUM, measure
+from anyecg.tasks.measures import EACH_LEAD, MEASURES, RELATIVE, log_size, measure, normal_scores, relative
 
 FILE = "anomaly.npz"
-FILE_VERSION = 2
+FILE_VERSION = 3
 MOST_SEGMENTS = 20
 
 UPPER = 0.9
 """A record's score is this quantile of its windows': a tenth of it may make it abnormal, one window of many may not."""
-
-MOST_SPREADS = 6.0
-"""A measure further out counts as this far: a misplaced mark must not outweigh everything else."""
 
 UNKNOWN = "unknown"
 
@@ -56,11 +57,6 @@ IN_MILLIVOLTS = tuple(
     if name in ("sokolow_mv", "cornell_mv") or (name.partition("_")[2] in EACH_LEAD and not name.endswith("_ms"))
 )
 """Measures that mean nothing where the gain is unknown."""
-
-WITHOUT_NAMES = (*RHYTHM[:-1], *BEATS, *INTERVALS, *SPECTRUM, *(f"best_{name}" for name in EACH_LEAD))
-"""Measures that need no lead's name. The number of beats is left out everywhere: it is the record's length."""
-
-WITH_NAMES = tuple(name for name in MEASURES if name != "beats" and not name.startswith("best_"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +81,13 @@ class NormalReference:
         Its products with the loadings: all that a distance needs.
     measure_names : tuple of str
         The Q measures.
-    measure_means, measure_spreads : ndarray of float32, shape (M, Q)
-        M is C where leads were measured one at a time, else 1.
-    measure_covariances : ndarray of float32, shape (M, Q, Q)
-        Of the standardised measures.
+    measure_quantiles : ndarray of float32, shape (M, len(LEVELS), Q)
+        Of normal training records; NaN where too few have the measure. M is C where leads were measured one at a time,
+        else 1.
     measures : ndarray of float32, shape (N, M, Q)
-        Standardised, of the held-out normal records.
+        Normal scores of the held-out normal records.
+    measure_covariances : ndarray of float32, shape (M or 0, Q, Q)
+        Of the normal scores; none where the most unusual measures alone tell more.
     embedding_share : float
         Weight of the embeddings' level in the score; the rest is that of the measures.
     fragment_means : ndarray of float32, shape (C, D)
@@ -111,10 +108,9 @@ class NormalReference:
     power: np.ndarray
     factors: np.ndarray
     measure_names: tuple[str, ...]
-    measure_means: np.ndarray
-    measure_spreads: np.ndarray
-    measure_covariances: np.ndarray
+    measure_quantiles: np.ndarray
     measures: np.ndarray
+    measure_covariances: np.ndarray
     embedding_share: float
     fragment_means: np.ndarray
     fragment_whitening: np.ndarray
@@ -147,14 +143,15 @@ class NormalReference:
 
     def measure_levels(self, measured: np.ndarray, column: int) -> tuple[float, np.ndarray] | None:
         """Return the level of one window's measures (Q,), and those of the normal records; None if there are none."""
-        column = column if len(self.measure_means) > 1 else 0
-        there = np.isfinite(measured)
+        column = column if len(self.measure_quantiles) > 1 else 0
+        quantiles = self.measure_quantiles[column]
+        there = np.isfinite(measured) & np.isfinite(quantiles[0])
         if not there.any():
             return None
-        z = (measured - self.measure_means[column])[there] / self.measure_spreads[column][there]
-        z = np.clip(z, -MOST_SPREADS, MOST_SPREADS)
-        precision, normal, median, spread = _normal_measures(self, column, there.tobytes())
-        return float((0.5 * np.log(z @ precision @ z + 1e-6) - median) / spread), normal
+        scores = normal_scores(measured[there], quantiles[:, there])
+        normal, scales = _normal_measures(self, column, there.tobytes())
+        own = [(float(log_size(scores, precision)) - median) / spread for precision, median, spread in scales]
+        return float(np.mean(own)), normal
 
 
 # What normal records say through the same leads and measures is the same for every window of a day. Few are kept: a
@@ -177,23 +174,37 @@ def _normal_embeddings(reference: NormalReference, columns: tuple[int, ...]) -> 
     return (distances - median) / spread, median, spread
 
 
+Scale = tuple[np.ndarray | None, float, float]
+"""Of a distance of measures: its precision (None: the most unusual), and normal records' median and spread of it."""
+
+
 @lru_cache(maxsize=8)
-def _normal_measures(
-    reference: NormalReference, column: int, there: bytes
-) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """Return the precision of some measures, then as `_normal_embeddings`; ``there``: bool (Q,) as bytes."""
+def _normal_measures(reference: NormalReference, column: int, there: bytes) -> tuple[np.ndarray, tuple[Scale, ...]]:
+    """Return the levels of the normal records (N,) by some measures, and the scales; ``there``: bool (Q,) as bytes."""
     some = np.frombuffer(there, dtype=bool)
-    precision = np.linalg.inv(reference.measure_covariances[column][np.ix_(some, some)])
-    measured = reference.measures[:, column][:, some]
-    levels = 0.5 * np.log(np.einsum("nq,nq->n", measured @ precision, measured) + 1e-6)
-    median, spread = median_and_spread(levels)
-    return precision, (levels - median) / spread, median, spread
+    scores = reference.measures[:, column][:, some]
+    precisions = [None, *(np.linalg.inv(c[np.ix_(some, some)]) for c in reference.measure_covariances[column:][:1])]
+    scales, levels = [], []
+    for precision in precisions:
+        sizes = log_size(scores, precision)
+        median, spread = median_and_spread(sizes)
+        scales.append((precision, median, spread))
+        levels.append((sizes - median) / spread)
+    return np.mean(levels, axis=0), tuple(scales)
 
 
 @lru_cache(maxsize=8)
 def _columns(names: tuple[str, ...]) -> list[int]:
-    """Return where some measures stand in `MEASURES`."""
-    return [MEASURES.index(name) for name in names]
+    """Return where some measures stand in `all_measures`."""
+    return [all_measures().index(name) for name in names]
+
+
+@lru_cache(maxsize=1)
+def all_measures() -> tuple[str, ...]:
+    """Return the names of all that `measure_all` takes."""
+    from anyecg.tasks.window_measures import RR, RR_BASIC  # not before: it begins from `measure_window`
+
+    return (*MEASURES, *RELATIVE, *RR_BASIC, *RR)
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,15 +262,15 @@ def _from_arrays(stored: Any, prefix: str) -> NormalReference:
 
 
 def save_references(folder: Path, references: dict[str, References]) -> Path:
-    """Write the references of all contexts, arrays as float16."""
+    """Write the references of all contexts, arrays as float16: quantiles alone must stay equal to what they were."""
     arrays: dict[str, Any] = {"version": FILE_VERSION}
     for context, both in references.items():
         kinds = {"known": both.known} | ({UNKNOWN: both.unknown} if CONTEXTS[context] == context else {})
         for kind, reference in kinds.items():
             for field in fields(NormalReference):
                 value = getattr(reference, field.name)
-                stored = value.astype(np.float16) if isinstance(value, np.ndarray) else np.array(value)
-                arrays[f"{context}_{kind}_{field.name}"] = stored
+                half = isinstance(value, np.ndarray) and field.name != "measure_quantiles"
+                arrays[f"{context}_{kind}_{field.name}"] = value.astype(np.float16) if half else np.array(value)
     np.savez_compressed(folder / FILE, **arrays)
     return folder / FILE
 
@@ -328,13 +339,17 @@ def score_windows(
     """
     there = np.isfinite(embedding.per_fragment[..., 0])
     judged = [lead for lead, row in zip(embedding.leads, there, strict=True) if lead in usable and row.any()]
+    if not judged:
+        return np.empty((0, 2))
     measured = prepared.pick(judged) if prepared is not None and rhythm is not None else None
+    by_name = any(lead in reference.known.leads for lead in judged)
+    wanted = (reference.known if by_name else reference.unknown).measure_names
     found = []
     windows = _windows(embedding.per_fragment.shape[1], reference.known.window_fragments)
     for start, end in windows if only is None else [windows[only % len(windows)]]:
         cut = None
         if measured is not None and rhythm is not None:
-            cut = measure_window(measured, rhythm, start * embedding.fragment_s, end * embedding.fragment_s)
+            cut = measure_all(measured, rhythm, start * embedding.fragment_s, end * embedding.fragment_s, wanted)
         rows = {lead: there[embedding.leads.index(lead), start:end].mean() for lead in judged}
         leads = tuple(lead for lead in judged if rows[lead] >= 0.5 * max(rows.values()) > 0)
         if leads:
@@ -355,8 +370,30 @@ def measure_window(prepared: Record, rhythm: Rhythm, start_s: float, end_s: floa
     inside = (rhythm.r_peaks_s >= start_s) & (rhythm.r_peaks_s < end_s)
     measured = measure(cut, Rhythm(rhythm.r_peaks_s[inside] - start_s, lead=rhythm.lead))
     if not prepared.gain_known:
-        measured[_columns(IN_MILLIVOLTS)] = np.nan
+        measured[[MEASURES.index(name) for name in IN_MILLIVOLTS]] = np.nan
     return measured
+
+
+def measure_all(
+    prepared: Record, rhythm: Rhythm, start_s: float, end_s: float, wanted: tuple[str, ...] | None = None
+) -> np.ndarray:
+    """Return all that a stretch is compared by, (len(all_measures()),): `measure_window`, each lead's shape, intervals.
+
+    The shape of a lead does not need its gain. Further measures of intervals are NaN if none of them is ``wanted``.
+    """
+    from anyecg.tasks.window_measures import RR, RR_BASIC, window_measures
+
+    known, further = prepared.with_(gain_known=True), (*RR_BASIC, *RR)
+    if wanted is None or not set(wanted).isdisjoint(further):
+        both = window_measures((*MEASURES, *further), known, rhythm, start_s, end_s)
+        measured, intervals = np.split(both, [len(MEASURES)])
+    else:
+        measured = measure_window(known, rhythm, start_s, end_s)
+        intervals = np.full(len(further), np.nan, dtype=np.float32)
+    shapes = relative(measured)
+    if not prepared.gain_known:
+        measured[_columns(IN_MILLIVOLTS)] = np.nan
+    return np.concatenate([measured, shapes, intervals])
 
 
 def score_window(
@@ -373,7 +410,7 @@ def score_window(
     per_lead : ndarray, shape (n_leads, width)
         Mean embeddings over the window.
     leads : tuple of str
-    measured : ndarray, shape (len(MEASURES),), optional
+    measured : ndarray, shape (len(all_measures()),), optional
     rhythm : Rhythm, optional
         Names the lead that was measured.
     reference : References

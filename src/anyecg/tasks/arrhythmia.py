@@ -9,14 +9,13 @@ their log odds are added with a weight (``tree_weight``, one for many leads and 
 
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from anyecg.engine import Embedding, Model
 from anyecg.errors import CheckpointError
-from anyecg.heads import Head, head_config, head_names
+from anyecg.heads import Head
 from anyecg.record import Record
 from anyecg.result import Finding, Quality, Rhythm
 from anyecg.tasks.rr_features import rr_features
@@ -123,7 +122,7 @@ def record_heads(model: Model, n_leads: int) -> list[Head]:
     CheckpointError
         A head was fitted to other weights.
     """
-    names = record_head_names(model.checkpoint.folder, n_leads)
+    names = record_head_names(model, n_leads)
     heads = [head for name in names if (head := model.head(name)) is not None]
     for head in heads:
         if head.config["parent_sha256"] != model.checkpoint.sha256:
@@ -134,10 +133,9 @@ def record_heads(model: Model, n_leads: int) -> list[Head]:
     return heads
 
 
-def record_head_names(folder: Path, n_leads: int | None = None) -> list[str]:
+def record_head_names(model: Model, n_leads: int | None = None) -> list[str]:
     """Return the names of the record heads for a number of leads (None: those for any), made for few leads first."""
-    configs = {name: head_config(folder, name) for name in head_names(folder)}
-    most = {n: c.get("most_leads", np.inf) for n, c in configs.items() if c["kind"] == KIND}
+    most = {n: c.get("most_leads", np.inf) for n, c in model.head_configs.items() if c["kind"] == KIND}
     return sorted((n for n in most if (np.inf if n_leads is None else n_leads) <= most[n]), key=lambda n: most[n])
 
 
@@ -178,11 +176,6 @@ def head_outputs(
     return _mean(network), _mean(trees)
 
 
-def window_starts(n_fragments: int, size: int) -> np.ndarray:
-    """Return the fragments at which the encoder's windows begin: the last is moved back to be as long as the others."""
-    return np.minimum(np.arange(0, n_fragments, size), max(0, n_fragments - size))
-
-
 def _mean(logits: np.ndarray) -> np.ndarray:
     return np.asarray(logits.astype(np.float64).mean(axis=0))
 
@@ -205,7 +198,7 @@ class _Look:
         self.windows = model.windows(tokens)
         size = self.windows.valid.shape[-1]
         self.heard = np.asarray(self.windows.valid.any(axis=(1, 2)))
-        self.starts = window_starts(tokens.valid.shape[1], size) * tokens.grid.fragment_s
+        self.starts = self.windows.starts * tokens.grid.fragment_s
         self.length_s = size * tokens.grid.fragment_s
         self.features = np.stack([rr_features(rhythm.r_peaks_s, s, s + self.length_s) for s in self.starts])
         self.names = tuple(dict.fromkeys(name for head in heads for name in head.config.get("measures", ())))
@@ -267,13 +260,14 @@ def for_leads(config: dict[str, Any], n_leads: int) -> dict[str, Any]:
 
 
 def calibrated(logits: np.ndarray, config: dict[str, Any]) -> np.ndarray:
-    """Turn mean logits (..., n_labels) into probabilities with a head's temperature and shifts."""
+    """Turn mean logits (..., n_labels) into probabilities with a head's temperature, slopes and shifts."""
     return to_probability(calibrated_logits(logits, config), config["exclusive"])
 
 
 def calibrated_logits(logits: np.ndarray, config: dict[str, Any]) -> np.ndarray:
-    """Give mean logits (..., n_labels) a head's temperature and shifts."""
-    return np.asarray(logits / config["temperature"] + np.array(config["shifts"]))
+    """Give mean logits (..., n_labels) a head's temperature, slopes (older heads have none) and shifts."""
+    slopes = np.array(config.get("slopes", 1.0))
+    return np.asarray(logits * slopes / config["temperature"] + np.array(config["shifts"]))
 
 
 def to_probability(logits: np.ndarray, exclusive: bool) -> np.ndarray:

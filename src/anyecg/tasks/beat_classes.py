@@ -1,7 +1,9 @@
 """Prepared Record + R peaks + head ``beats`` -> the AAMI class of every beat: N S V F Q.
 
-What the head sees of a beat is relative: its RR intervals to those around it, its wave to the record's own dominant
-beat. Nothing is learned from the record's labels (it has none): the dominant beat is a median, found unsupervised.
+What the head sees of a beat is relative: its RR intervals to those around it (`anyecg.tasks.beat_rr`), its wave to the
+record's own dominant beat. Nothing is learned from the record's labels (it has none): the dominant beat is a median,
+found unsupervised. Two witnesses answer: trees tell from RR intervals alone, a small network from the wave and what
+the trees said; whether a beat is N or S, the mean of their log odds decides.
 
     n beats, L leads (the best two, or one twice), T samples of a beat, F features
 """
@@ -14,6 +16,8 @@ from anyecg.engine import Model
 from anyecg.heads import Head
 from anyecg.record import Annotation, Record
 from anyecg.result import BEAT_CLASSES, Rhythm
+from anyecg.tasks.beat_rr import RR_NEAR
+from anyecg.tasks.beat_rr import rr_features as rr_features
 
 HEAD = "beats"
 
@@ -43,20 +47,14 @@ N_LEADS = 2
 LEAD_CHOICE_BEATS = 256
 """As many beats, evenly spread, decide which leads those are."""
 
+P_BEATS = 31
+"""Beats about a beat whose P waves together tell whether the record has any there: half a minute."""
+
 ALIKE_R = 0.9
 """QRS complexes of one record that correlate so much are of one shape."""
 
 FEWEST_BEATS = 3
 """With fewer there is neither a dominant beat nor a usual RR interval: no beat gets a class."""
-
-RR_LIMITS_S = (0.15, 4.0)
-"""RR intervals are clipped here: shorter is a false beat, longer a gap or a pause; how long does not matter."""
-
-RR_NEAR = tuple(range(-5, 7))
-"""RR intervals about a beat that are features: 0 is the one before it, 1 the one after."""
-
-RR_WINDOWS = (11, 61, 301, 1801)
-"""Beats about a beat whose median RR is what is usual: ten seconds to half an hour."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +64,7 @@ class BeatInputs:
     Parameters
     ----------
     rr : ndarray of float32, shape (n, R)
-        From R peaks alone; see `rr_features`.
+        From R peaks alone; see `anyecg.tasks.beat_rr.rr_features`.
     shape : ndarray of float32, shape (n, L * F)
         From the wave in each lead; see `_shape_features`. NaN where no lead was recorded.
     """
@@ -129,56 +127,6 @@ def decide(p: np.ndarray, decision: dict[str, float]) -> np.ndarray:
 def count_beats(beats: list[Annotation]) -> dict[str, int]:
     """Return how many beats there are of each class."""
     return {name: sum(beat.code == name for beat in beats) for name in CLASSES} if beats else {}
-
-
-# -- RR intervals ------------------------------------------------------------------------------------------
-
-
-def rr_features(r_peaks_s: np.ndarray) -> np.ndarray:
-    """Return what the RR intervals say of each beat.
-
-    Parameters
-    ----------
-    r_peaks_s : ndarray of float, shape (n,)
-        Seconds, ascending.
-
-    Returns
-    -------
-    ndarray of float32, shape (n, R)
-        Logarithms of ratios, so that a fast heart and a slow one look alike; the last is the usual RR itself.
-    """
-    from scipy.ndimage import percentile_filter, uniform_filter1d
-
-    n = len(r_peaks_s)
-    if n < 2:
-        return np.zeros((n, N_RR_FEATURES), dtype=np.float32)
-    rr = np.log(np.clip(np.diff(r_peaks_s), *RR_LIMITS_S))
-    rr = np.concatenate([rr[:1], rr, rr[-1:]])  # rr[i] is before beat i, rr[i + 1] after it
-
-    def usual(percent: float, beats: int) -> np.ndarray:
-        return np.asarray(percentile_filter(rr, percent, size=min(beats, len(rr)), mode="nearest"))
-
-    median = {beats: usual(50, beats) for beats in RR_WINDOWS}
-    long = {beats: usual(80, beats) for beats in RR_WINDOWS[:3]}
-    reach = -min(RR_NEAR)
-    padded = np.pad(rr, (reach, max(RR_NEAR)), mode="edge")
-    near = np.stack([padded[reach + k : reach + k + n] for k in RR_NEAR])
-    step = np.abs(np.diff(rr, prepend=rr[0]))
-    short = (rr < median[61] - 0.15).astype(np.float64)
-    columns = [
-        *np.clip(near - median[61][:n], -1.5, 1.5),
-        *(rr[:n] - median[beats][:n] for beats in RR_WINDOWS),
-        *(rr[1:] - median[beats][1:] for beats in RR_WINDOWS[:2]),
-        *(rr[:n] - long[beats][:n] for beats in long),
-        *(uniform_filter1d(step, beats, mode="nearest")[:n] for beats in RR_WINDOWS[:3]),
-        *(usual(90, beats)[:n] - usual(10, beats)[:n] for beats in RR_WINDOWS[1:3]),
-        *(uniform_filter1d(short, beats, mode="nearest")[:n] for beats in RR_WINDOWS[:3]),
-        median[61][:n],
-    ]
-    return np.stack(columns, axis=1).astype(np.float32)
-
-
-N_RR_FEATURES = len(RR_NEAR) + 18
 
 
 # -- waves -------------------------------------------------------------------------------------------------
@@ -334,6 +282,8 @@ def _log(x: np.ndarray) -> np.ndarray:
 
 def _shape_features(beats: np.ndarray, dominant: np.ndarray, rr: np.ndarray, fs: float) -> np.ndarray:
     """Return what one lead's beats (n, T) look like beside its dominant beat (T,): (n, F)."""
+    from scipy.ndimage import uniform_filter1d
+
     columns: list[np.ndarray] = []
     scale = float(np.ptp(dominant[_span(QRS_S, fs)])) + 1e-6
     beats, dominant = beats / scale, dominant / scale
@@ -352,13 +302,17 @@ def _shape_features(beats: np.ndarray, dominant: np.ndarray, rr: np.ndarray, fs:
     columns += _p_features(beats, dominant, fs)
     columns += _qrs_features(beats, dominant, fs)
     columns += _neighbour_features(beats[:, _span(QRS_S, fs)], rr)
+    # P waves that are alike, whatever started them: there are atria that contract, as in fibrillation they do not.
+    columns.append(uniform_filter1d(columns[0], min(P_BEATS, len(beats)), mode="nearest"))
     return np.nan_to_num(np.stack(columns, axis=1)).astype(np.float32)
 
 
-SHAPE_GROUPS = (0,) * 5 + (1,) * 5 + (2,) * 5 + (0,) * 4 + (1,) * 13 + (3,) * 5
+SHAPE_GROUPS = (0,) * 5 + (1,) * 5 + (2,) * 5 + (0,) * 4 + (1,) * 13 + (3,) * 5 + (0,)
 """What each shape feature of a lead is about: 0 the P wave, 1 the QRS complex, 2 the T wave, 3 other beats."""
 
 N_SHAPE_FEATURES = len(SHAPE_GROUPS)
+P_ALIKE = N_SHAPE_FEATURES - 1
+"""The feature that says how alike P waves are in `P_BEATS`."""
 
 
 def _p_features(beats: np.ndarray, dominant: np.ndarray, fs: float) -> list[np.ndarray]:

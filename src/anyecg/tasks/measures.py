@@ -25,7 +25,11 @@ each lead
     For the 12 standard leads, then for ``best``, the lead the rhythm was found in, whatever its name: in the median
     beat, mV about the level of the PQ segment, ``p q r s qrs_net`` (R - Q - S) ``qrs_area st_j st_60 st_slope t t_area
     rms``; ``q_ms`` (time below the level before R) and ``r_at_ms`` (onset to R peak)
+
+`RELATIVE`: what each lead has in millivolts over its ``rms``, its shape whatever its size or gain.
 """
+
+from statistics import NormalDist
 
 import numpy as np
 
@@ -33,6 +37,17 @@ from anyecg.leads import STANDARD_LEADS
 from anyecg.record import Record
 from anyecg.result import Rhythm
 from anyecg.signals import bridge_gaps
+
+LEVELS = np.linspace(0.02, 0.98, 25)
+"""Shares of normal records at which the quantiles of their measures are kept."""
+
+NORMAL_SCORES = np.array([NormalDist().inv_cdf(level) for level in LEVELS])
+
+MOST_SPREADS = 3.0
+"""A measure further out counts as this far: a misplaced mark must not outweigh everything else."""
+
+MOST_UNUSUAL = 0.07
+"""Share of the measures that `log_size` looks at, where it is not told how they go together."""
 
 BEFORE_S, AFTER_S = 0.30, 0.55
 """A beat's window about its R peak: a P wave before it, a T wave after it."""
@@ -62,6 +77,16 @@ MEASURES: tuple[str, ...] = (
     *(f"{lead}_{name}" for lead in (*STANDARD_LEADS, "best") for name in EACH_LEAD),
 )
 """Names of the measures, in their order."""
+
+_WAVES = tuple(name for name in EACH_LEAD if name != "rms" and not name.endswith("_ms"))
+RELATIVE: tuple[str, ...] = tuple(f"{lead}_{name}_over_rms" for lead in (*STANDARD_LEADS, "best") for name in _WAVES)
+"""Names of the measures `relative` makes of `MEASURES`."""
+
+FLAT_MV = 0.005
+"""A lead of this RMS and less is noise: its shape is not blown up."""
+
+_RMS_AT = [MEASURES.index(f"{lead}_rms") for lead in (*STANDARD_LEADS, "best")]
+_WAVES_AT = [[at + EACH_LEAD.index(name) - EACH_LEAD.index("rms") for name in _WAVES] for at in _RMS_AT]
 
 
 def measure(prepared: Record, rhythm: Rhythm) -> np.ndarray:
@@ -93,6 +118,49 @@ def measure(prepared: Record, rhythm: Rhythm) -> np.ndarray:
             found |= _alike(beats[:, best], prepared.fs, rr_s)
             found |= _median_beat(np.median(beats, axis=0), prepared, rows, best, rr_s)
     return np.array([found.get(name, np.nan) for name in MEASURES], dtype=np.float32)
+
+
+def relative(measured: np.ndarray) -> np.ndarray:
+    """Divide each lead's waves by its RMS: float32 (len(MEASURES),) -> (len(RELATIVE),); NaN stays NaN."""
+    found: np.ndarray = (measured[_WAVES_AT] / (measured[_RMS_AT] + np.float32(FLAT_MV))[:, None]).ravel()
+    return found
+
+
+def normal_scores(measured: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
+    """Return what a Gaussian has at the place a measure has among normal records.
+
+    (..., Q) measures and (len(LEVELS), Q) quantiles of normal records -> (..., Q).
+
+    Beyond the outer quantiles it goes on in proportion, half of it by the spread of that side; what many records share
+    (no odd beat) is in the middle of its quantiles. NaN is taken to be normal: 0.
+    """
+    last, columns = len(quantiles) - 1, np.arange(quantiles.shape[1])
+    below = (quantiles < measured[..., None, :]).sum(axis=-2)
+    upto = (quantiles <= measured[..., None, :]).sum(axis=-2)
+    first, then = np.clip(below - 1, 0, last), np.minimum(below, last)
+    left, right = quantiles[first, columns], quantiles[then, columns]
+    share = (measured - left) / np.maximum(right - left, 1e-9)
+    found = NORMAL_SCORES[first] + share * (NORMAL_SCORES[then] - NORMAL_SCORES[first])
+    shared = (NORMAL_SCORES[then] + NORMAL_SCORES[np.maximum(upto - 1, 0)]) / 2
+    found = np.where(upto > below, shared, found)
+    both = (quantiles[-1] - quantiles[0]) / 2
+    for end, outside in ((0, below + upto == 0), (last, below > last)):
+        side = np.abs(quantiles[end] - quantiles[last // 2])
+        slope = NORMAL_SCORES[-1] / ((side + both) / 2 + 1e-6)
+        found = np.where(outside, NORMAL_SCORES[end] + (measured - quantiles[end]) * slope, found)
+    result: np.ndarray = np.clip(np.nan_to_num(found), -MOST_SPREADS, MOST_SPREADS)
+    return result
+
+
+def log_size(scores: np.ndarray, precision: np.ndarray | None = None) -> np.ndarray:
+    """Return the logarithm of a distance of normal scores from 0, (..., Q) -> (...).
+
+    With their precision (Q, Q) the Mahalanobis distance; without, the mean size of the most unusual of them.
+    """
+    if precision is not None:
+        return np.asarray(0.5 * np.log(np.einsum("...q,...q->...", scores @ precision, scores) + 1e-6))
+    n = max(1, round(MOST_UNUSUAL * scores.shape[-1]))
+    return np.asarray(np.log(np.partition(np.abs(scores), -n, axis=-1)[..., -n:].mean(axis=-1) + 1e-6))
 
 
 def _steepest(prepared: Record, rows: list[int]) -> int:

@@ -226,16 +226,23 @@ def _heads_tables(measured: dict[str, Any]) -> str:
         rows = [
             [
                 *(label["code"], label["name"], f"{label['positive']} / {label['n']}", label["auroc"]),
-                *(label["average_precision"], label["f1"], label["calibration_error"]),
+                *(label["average_precision"], label["f1"], label["calibration_error"], _by_chance(label)),
             ]
             for label in first["labels"]
         ]
         columns = ["label", "", "positive / known", "AUROC", "average precision", "F1 at threshold", "ECE"]
+        columns.append("ECE of right answers, mean / 95 %")
         parts.append(_table(columns, rows))
         groups = [[group, part["n"], _value(part)] for group, part in head["subgroups"].items()]
         if groups:
             parts.append(_table(["subgroup", "records", "macro AUROC (95 %)"], groups))
     return "\n\n".join(parts)
+
+
+def _by_chance(label: dict[str, Any]) -> str:
+    """Return the calibration error that right probabilities show with so few records, mean / 95 % quantile."""
+    found = label.get("calibration_error_by_chance")
+    return "" if found is None else f"{found[0]:.3f} / {found[1]:.3f}"
 
 
 def _value(found: dict[str, Any] | None) -> str:

@@ -24,12 +24,10 @@ from anyecg.training.calibrate import best_thresholds, calibrate
 from anyecg.training.datasets import load_noise
 from anyecg.training.examples import Example, Examples, Variation, tokenise
 from anyecg.training.fit_head import HeadSettings, Mode, fit_head, predict_logits
-from anyecg.training.label_scores import each_label, known_auroc, known_macro_auroc, rounded
+from anyecg.training.label_scores import known_auroc, known_macro_auroc, measured, rounded
 from anyecg.training.labels import LabelTable, read_labels
 from anyecg.training.loop import keep_freed_memory
-
-LEAST_AUROC = 0.8
-"""A label that single leads of validation records tell no better is not told of records of one or two leads."""
+from anyecg.training.trees import LEAST_AUROC, Part, Parts, with_trees
 
 
 def finetune(
@@ -42,6 +40,7 @@ def finetune(
     settings: HeadSettings | None = None,
     data: Path | None = None,
     views: int = 3,
+    trees: bool = True,
     force: bool = False,
     progress: Callable[[str], None] = print,
 ) -> Path:
@@ -66,6 +65,9 @@ def finetune(
         A folder with the noise stress test database: real electrode noise is mixed into training records.
     views : int
         Variations (shift, noise) of each training record.
+    trees : bool
+        Beside the network on embeddings, trees on measured features (rate, intervals, axes, waves of each lead); val
+        chooses what they count, nothing included.
     force : bool
         Replace a head of that name in an ``output`` that exists.
     progress : callable
@@ -98,8 +100,12 @@ def finetune(
     keep_freed_memory()
     torch.set_num_threads(model.threads)
     noise = load_noise(data, "train", model.checkpoint.preparation) if data else {}
-    sets = tokenised(model, wanted, noise, views, progress)
+    examples = read_examples(model, wanted, progress)
+    sets = tokenised(model, examples, noise, views, progress)
     config, graph = make_head(model, wanted, sets, settings, progress)
+    if trees:
+        parts = Parts(_part(examples["train"]), _part(examples["val"]), _test_part(examples["test"]))
+        config, graph = with_trees(model, head, config, graph, parts, noise, progress=progress)
     with_head(model, output, head, config, graph)
     progress(f"{output}: head {head!r} answers {', '.join(wanted.names)}")
     return output
@@ -130,29 +136,47 @@ class TokenisedSets:
     test: Examples | None
 
 
-def tokenised(
-    model: Model, wanted: LabelTable, noise: dict[str, np.ndarray], views: int, progress: Callable[[str], None]
-) -> TokenisedSets:
-    """Read, prepare and tokenise every labelled file; what cannot be read is listed and left out."""
-    read_so_far: dict[str, list[Example]] = {split: [] for split in ("train", "val", "test")}
+def read_examples(model: Model, wanted: LabelTable, progress: Callable[[str], None]) -> dict[str, list[Example]]:
+    """Read and prepare every labelled file, by split; what cannot be read is listed and left out."""
+    examples: dict[str, list[Example]] = {split: [] for split in ("train", "val", "test")}
     failed: list[str] = []
     for split, example in _examples(model, wanted, failed, progress):
-        read_so_far[split].append(example)
+        examples[split].append(example)
     for line in failed[:20]:
         progress(f"left out: {line}")
     if failed:
         progress(f"{len(failed)} of {len(wanted.rows)} files left out")
     for split in ("train", "val"):
-        if not read_so_far[split]:
+        if not examples[split]:
             raise SignalError(f"{wanted.path}: no usable {split} record is left of {len(wanted.rows)}, expected some.")
+    return examples
+
+
+def tokenised(
+    model: Model,
+    examples: dict[str, list[Example]],
+    noise: dict[str, np.ndarray],
+    views: int,
+    progress: Callable[[str], None],
+) -> TokenisedSets:
+    """Tokenise the prepared records of each split, those of train in several variations."""
     progress("tokenising")
     varied: list[Callable] = [lambda record: record]
     varied += [Variation(noise, seed=number) for number in range(1, views)]
     return TokenisedSets(
-        [tokenise(model, read_so_far["train"], vary) for vary in varied],
-        tokenise(model, read_so_far["val"]),
-        tokenise(model, read_so_far["test"]) if read_so_far["test"] else None,
+        [tokenise(model, examples["train"], vary) for vary in varied],
+        tokenise(model, examples["val"]),
+        tokenise(model, examples["test"]) if examples["test"] else None,
     )
+
+
+def _part(examples: list[Example]) -> Part:
+    labels = np.stack([example.labels for example in examples])
+    return Part(lambda: (example.record for example in examples), labels, [example.patient for example in examples])
+
+
+def _test_part(examples: list[Example]) -> Part | None:
+    return _part(examples) if examples else None
 
 
 def _examples(
@@ -192,8 +216,7 @@ def make_head(
         "exclusive": settings.exclusive,
         "mode": settings.mode,
         "first_layer": fitted.head.first_layer,
-        "temperature": calibration.temperature,
-        "shifts": calibration.shifts.tolist(),
+        **calibration.config,
         "parent_sha256": model.checkpoint.sha256,
         "anyecg_version": __version__,
         "settings": vars(settings),
@@ -206,13 +229,13 @@ def make_head(
     config["labels"] = [_label(name, float(t)) for name, t in zip(wanted.names, thresholds, strict=True)]
     if "most_leads" not in config:
         config["few_leads"] = calibrated_for_one_lead(encoder, fitted.head, sets.validation, settings.exclusive)
-    measured = {"val": (sets.validation, probabilities)}
+    tested = {"val": (sets.validation, probabilities)}
     if sets.test is not None:
-        measured["test"] = (sets.test, calibrated(predict_logits(encoder, fitted.head, sets.test), config))
+        tested["test"] = (sets.test, calibrated(predict_logits(encoder, fitted.head, sets.test), config))
     config["n_train"] = {"records": len(sets.views[0].labels), "patients": len(set(sets.views[0].patients))}
     config["measured"] = {
-        split: measure(examples, found, config["labels"], settings.exclusive)
-        for split, (examples, found) in measured.items()
+        split: measured(examples.labels, examples.patients, found, config["labels"], settings.exclusive)
+        for split, (examples, found) in tested.items()
     }
     for split, numbers in config["measured"].items():
         progress(f"{split}: macro AUROC {numbers['macro_auroc']:.3f}, {numbers['records']} records")
@@ -233,26 +256,10 @@ def calibrated_for_one_lead(
     probabilities = to_probability(calibration.logits(logits), exclusive)
     each = [known_auroc(labels[:, k], probabilities[:, k]) for k in range(labels.shape[1])]
     return {
-        "temperature": calibration.temperature,
-        "shifts": calibration.shifts.tolist(),
+        **calibration.config,
         "thresholds": best_thresholds(probabilities, labels).round(4).tolist(),
         "validation_auroc": [rounded(value) for value in each],
         "told": [bool(np.isfinite(value) and value >= LEAST_AUROC) for value in each],
-    }
-
-
-def measure(examples: Examples, found: np.ndarray, labels: list[dict[str, Any]], exclusive: bool) -> dict[str, Any]:
-    """Return the macro AUROC, and how well every label is told."""
-    decided = found.argmax(axis=1)[:, None] == np.arange(found.shape[1])
-    if not exclusive:
-        decided = found >= np.array([label["threshold"] for label in labels])
-    rows = each_label(examples.labels, found, decided)
-    each = [{"code": label["code"], **row} for label, row in zip(labels, rows, strict=True)]
-    return {
-        "records": len(examples.labels),
-        "patients": len(set(examples.patients)),
-        "macro_auroc": rounded(known_macro_auroc(examples.labels, found)),
-        "labels": each,
     }
 
 

@@ -1,14 +1,19 @@
 """How well probabilities of labels fit what is known: one row a label; NaN = not known of that record."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from anyecg.metrics import auroc, average_precision, calibration_error, f1_score
 
+DRAWS = 200
+
 
 def each_label(labels: np.ndarray, scores: np.ndarray, decided: np.ndarray) -> list[dict[str, Any]]:
     """Return of every label how many records know it and show it, AUROC, average precision, F1 and calibration error.
+
+    Beside the last stands what chance alone makes of it (see `chance_error`).
 
     Parameters
     ----------
@@ -30,9 +35,50 @@ def each_label(labels: np.ndarray, scores: np.ndarray, decided: np.ndarray) -> l
                 "average_precision": rounded(average_precision(truth, score)),
                 "f1": rounded(f1_score(truth, decided[known, k])),
                 "calibration_error": rounded(calibration_error(truth, score)) if len(truth) else None,
+                "calibration_error_by_chance": [rounded(x) for x in chance_error(score)] if len(truth) else None,
             }
         )
     return rows
+
+
+def measured(
+    labels: np.ndarray,
+    patients: Sequence[str] | np.ndarray,
+    probabilities: np.ndarray,
+    named: list[dict[str, Any]],
+    exclusive: bool,
+) -> dict[str, Any]:
+    """Return the macro AUROC, and how well every label is told: what a head's JSON says of a split.
+
+    Parameters
+    ----------
+    labels, probabilities : ndarray, shape (R, C)
+    patients : sequence of str
+        Of the records.
+    named : list of dict
+        The head's labels: ``code`` and ``threshold``.
+    """
+    decided = probabilities.argmax(axis=1)[:, None] == np.arange(probabilities.shape[1])
+    if not exclusive:
+        decided = probabilities >= np.array([label["threshold"] for label in named])
+    rows = each_label(labels, probabilities, decided)
+    return {
+        "records": len(labels),
+        "patients": len(set(patients)),
+        "macro_auroc": rounded(known_macro_auroc(labels, probabilities)),
+        "labels": [{"code": label["code"], **row} for label, row in zip(named, rows, strict=True)],
+    }
+
+
+def chance_error(probabilities: np.ndarray) -> tuple[float, float]:
+    """Return the calibration error that probabilities (n,) have if they are *right*: its mean and 95 % quantile.
+
+    Labels are drawn from them. The bins' shares scatter, and the error is a mean of absolute differences: of 350
+    records it is .04 for a perfect answer to a frequent label.
+    """
+    rng = np.random.default_rng(0)
+    each = [calibration_error(rng.random(len(probabilities)) < probabilities, probabilities) for _ in range(DRAWS)]
+    return float(np.mean(each)), float(np.quantile(each, 0.95))
 
 
 def known_auroc(labels: np.ndarray, scores: np.ndarray) -> float:

@@ -16,17 +16,16 @@ from anyecg.leads import STANDARD_LEADS
 from anyecg.record import Record
 from anyecg.tasks.anomaly import (
     CONTEXTS,
-    MOST_SPREADS,
     UNKNOWN,
-    WITH_NAMES,
-    WITHOUT_NAMES,
     NormalReference,
     References,
+    all_measures,
     fragment_log_distances,
-    measure_window,
+    measure_all,
     median_and_spread,
 )
-from anyecg.tasks.measures import AXES, MEASURES, VOLTAGES
+from anyecg.tasks.measures import AXES, BEATS, INTERVALS, LEVELS, RHYTHM, SPECTRUM, VOLTAGES, normal_scores
+from anyecg.tasks.window_measures import RR, RR_BASIC
 from anyecg.training.datasets import (
     NORMAL,
     SINGLE_LEAD_DATABASE,
@@ -45,9 +44,28 @@ MOST_FACTORS = {"many": 96, "some": 48, "few": 96}
 NOISE_SHARE = 0.3
 """Noise variance over the mean variance. From 0.03 to 1 it made no difference on validation records."""
 
-EMBEDDING_SHARE = {"many": 0.5, "some": 0.5, "few": 0.25}
-"""How much embeddings weigh beside measures. Chosen on validation records (few: on handheld ones): with one lead, what
-is abnormal is mostly a rhythm, which a mean over time hardly shows."""
+EMBEDDING_SHARE = 1 / 3
+"""How much embeddings weigh beside measures. Chosen on validation records."""
+
+FEW_SHARE, NAMELESS_SHARE = 0.2, 0.15
+"""The same for one or two leads, with and without names: what is abnormal there is mostly a rhythm, which a mean over
+time hardly shows. Chosen on strips of 30 s of MIT-BIH training records, on handheld recordings, and on leads of
+others whose name was withheld. Such leads are also compared by how their measures go together."""
+
+MANY_NAMES = tuple(
+    name for name in all_measures() if name != "beats" and not name.startswith("best_") and name not in RR_BASIC + RR
+)
+"""Measures that several known leads are compared by. The number of beats is left out everywhere: it is the record's
+length. Further measures of intervals are for those whose intervals are most of what there is: here they cost .003."""
+
+FEW_NAMES = (
+    *(*RHYTHM[:-1], *BEATS, *INTERVALS, *SPECTRUM, *RR_BASIC, *RR),
+    *(name for name in all_measures() if name.startswith("best_")),
+)
+"""Measures of one lead, or of leads without a name."""
+
+LEAST_MEASURED = 0.5
+"""Share of the normal records that must have a measure for it to count."""
 
 HOLTER_LEAD, HOLTER_LIKE = "MLII", "II"
 """There are no normal 10 s records of the Holter lead: the limb lead it stands for is shown under its name."""
@@ -66,7 +84,7 @@ FRAGMENTS_OF_A_VIEW = 10
 class Views:
     """Normal records as one context shows them: N records, C columns.
 
-    ``per_lead`` (N, C, D) mean embeddings; ``measured`` (N, M, len(MEASURES)); ``fragments``, each (C, n, D), and
+    ``per_lead`` (N, C, D) mean embeddings; ``measured`` (N, M, len(all_measures())); ``fragments``, each (C, n, D), and
     ``surprise``, each (C, n) bits with ``surprised`` (C, n, D), the embeddings of the same fragments.
     """
 
@@ -84,7 +102,7 @@ class Views:
         self.per_lead.append(np.nanmean(per_fragment, axis=1))
         rhythms = [find_beats(record) for record in shown]
         self.measured.append(
-            np.stack([measure_window(r, beats, 0.0, r.duration_s) for r, beats in zip(shown, rhythms, strict=True)])
+            np.stack([measure_all(r, beats, 0.0, r.duration_s) for r, beats in zip(shown, rhythms, strict=True)])
         )
         every = max(1, per_fragment.shape[1] // FRAGMENTS_OF_A_VIEW)
         self.fragments.append(per_fragment[:, ::every])
@@ -151,8 +169,8 @@ def _merged(measured: np.ndarray, record: Record) -> np.ndarray:
     """
     there = np.isfinite(measured)
     merged = measured[there.argmax(axis=0), np.arange(measured.shape[1])]
-    whole = measure_window(record, find_beats(record), 0.0, record.duration_s)
-    chosen = [MEASURES.index(name) for name in (*AXES, *VOLTAGES)]
+    whole = measure_all(record, find_beats(record), 0.0, record.duration_s)
+    chosen = [all_measures().index(name) for name in (*AXES, *VOLTAGES)]
     merged[chosen] = whole[chosen]
     return merged[None]
 
@@ -172,7 +190,8 @@ def fit_reference(
     context: str, leads: tuple[str, ...], window_fragments: int, train: Views, validation: Views
 ) -> NormalReference:
     """Fit one reference on the views of normal training records; measure normal validation records with it."""
-    names = WITH_NAMES if context != "few" and leads != (UNKNOWN,) else WITHOUT_NAMES
+    few, nameless = context == "few", leads == (UNKNOWN,)
+    names = FEW_NAMES if few or nameless else MANY_NAMES
     per_lead = np.stack(train.per_lead)  # (N, C, D)
     means, spreads = per_lead.mean(axis=0), per_lead.std(axis=0) + 1e-4
     z = ((per_lead - means) / spreads).reshape(len(per_lead), -1)
@@ -181,11 +200,10 @@ def fit_reference(
     loadings = directions[:n_factors].T * (sizes[:n_factors] / np.sqrt(len(z)))
     loadings = loadings.reshape(*means.shape, n_factors).astype(np.float16).astype(np.float32)  # as it is stored
 
-    chosen = [MEASURES.index(name) for name in names]
-    measured = np.stack(train.measured)[..., chosen]  # (N, M, Q)
-    measure_means = np.nan_to_num(np.nanmean(measured, axis=0))
-    measure_spreads = np.nan_to_num(np.nanstd(measured, axis=0), nan=1.0) + 1e-3
-    standard = _standard(measured, measure_means, measure_spreads)
+    chosen = [all_measures().index(name) for name in names]
+    quantiles = quantiles_of(np.stack(train.measured)[..., chosen])  # (M, levels, Q)
+    of_validation = np.stack(validation.measured)[..., chosen]  # (N, M, Q)
+    measures = np.stack([normal_scores(of_validation[:, m], quantiles[m]) for m in range(len(quantiles))], axis=1)
 
     fragments = np.concatenate(train.fragments, axis=1)  # (C, n, D)
     fragment_means = np.nanmean(fragments, axis=1)
@@ -211,11 +229,12 @@ def fit_reference(
         power=np.zeros(0),
         factors=np.zeros(0),
         measure_names=names,
-        measure_means=measure_means,
-        measure_spreads=measure_spreads,
-        measure_covariances=np.stack([_shrunk_covariance(standard[:, m]) for m in range(standard.shape[1])]),
-        measures=_standard(np.stack(validation.measured)[..., chosen], measure_means, measure_spreads),
-        embedding_share=EMBEDDING_SHARE[context],
+        measure_quantiles=quantiles,
+        measures=measures,
+        measure_covariances=_covariances(
+            np.stack(train.measured)[..., chosen], quantiles if few or nameless else quantiles[:0]
+        ),
+        embedding_share=(NAMELESS_SHARE if nameless else FEW_SHARE) if few else EMBEDDING_SHARE,
         fragment_means=fragment_means,
         fragment_whitening=whitening,
         fragment_levels=levels,
@@ -225,17 +244,22 @@ def fit_reference(
     return replace(reference, power=power, factors=factors)
 
 
-def _standard(measured: np.ndarray, means: np.ndarray, spreads: np.ndarray) -> np.ndarray:
-    """Standardise measures; what could not be taken is taken to be normal."""
-    z: np.ndarray = np.clip(np.nan_to_num((measured - means) / spreads), -MOST_SPREADS, MOST_SPREADS)
-    return z
+def quantiles_of(measured: np.ndarray) -> np.ndarray:
+    """Return the quantiles of measures, (N, M, Q) -> (M, len(LEVELS), Q); NaN where too few records have them."""
+    quantiles = np.full((measured.shape[1], len(LEVELS), measured.shape[2]), np.nan, dtype=np.float32)
+    enough = np.isfinite(measured).mean(axis=0) > LEAST_MEASURED  # (M, Q)
+    for m, q in np.argwhere(enough):
+        quantiles[m, :, q] = np.nanquantile(measured[:, m, q], LEVELS)
+    return quantiles
 
 
-def _shrunk_covariance(z: np.ndarray) -> np.ndarray:
+def _covariances(measured: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
+    """Return the shrunk covariances of the normal scores of measures (N, M, Q): (M, Q, Q), or as few as quantiles."""
     from sklearn.covariance import LedoitWolf
 
-    covariance: np.ndarray = LedoitWolf(assume_centered=True).fit(z).covariance_
-    return covariance
+    n_measures = measured.shape[-1]
+    found = [LedoitWolf().fit(normal_scores(measured[:, m], q)).covariance_ for m, q in enumerate(quantiles)]
+    return np.array(found).reshape(-1, n_measures, n_measures)
 
 
 def _whitening(centred: np.ndarray) -> np.ndarray:

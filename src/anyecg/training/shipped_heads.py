@@ -8,10 +8,11 @@ from anyecg.training.beat_classes import train_beats
 from anyecg.training.datasets import write_label_table
 from anyecg.training.finetune import finetune
 from anyecg.training.fit_head import HeadSettings, Mode
+from anyecg.training.forests import ForestSettings
 from anyecg.training.restorer import HEAD as RESTORER
 from anyecg.training.restorer import fit_restorer
 from anyecg.training.rhythm import train_head as train_rr_rhythm
-from anyecg.training.trees import ForestSettings, add_trees
+from anyecg.training.trees import add_trees, calibrate_anew
 
 Progress = Callable[[str], None]
 
@@ -36,6 +37,19 @@ def train_heads(folder: Path, names: list[str], data: Path, splits: Path, progre
         HEADS[name](folder, data, splits, progress)
 
 
+def calibrate_heads(folder: Path, names: list[str], data: Path, splits: Path, progress: Progress = print) -> None:
+    """Choose weights of trees, calibration and thresholds of heads with trees again on val; nothing is fitted.
+
+    Parameters are those of `train_heads`; names are keys of `TREES`.
+    """
+    unknown = [name for name in names if name not in TREES]
+    if unknown:
+        raise ValueError(f"no head with trees {', '.join(unknown)}; allowed are {', '.join(TREES)}")
+    for name in names or TREES:
+        progress(f"head {name}")
+        calibrate_anew(folder, name, data, splits, progress)
+
+
 def _from_labels(
     name: str, mode: Mode, settings: HeadSettings, trees: ForestSettings
 ) -> Callable[[Path, Path, Path, Progress], None]:
@@ -50,6 +64,7 @@ def _from_labels(
             mode=mode,
             settings=settings,
             data=data,
+            trees=False,  # they are added with settings of their own
             force=True,
             progress=progress,
         )

@@ -59,7 +59,10 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
         content = path.read_bytes()
     _check_inflated(path, content)
     # From memory: of an element that claims 4 GB no more is made room for than there is.
-    dataset = pydicom.dcmread(io.BytesIO(content))
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(content))
+    except (OSError, EOFError) as error:
+        raise ReadError(f"{where}: DICOM that is cut short ({error}), expected a whole file. Copy it again.") from error
     if not dataset.get("WaveformSequence"):
         stated = str(dataset.get("Modality") or "unknown modality")
         kind = "".join(letter for letter in stated if letter.isprintable())[:40]

@@ -39,9 +39,9 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     layout = parse_layout(path)
     _compare(layout, warnings)
     channels = choose_channels(where, list(layout.channels), warnings)
-    if layout.discontinuous:
-        return gaps.read(layout, channels, warnings, start_s, end_s, fs, unit)
     ours = is_ours(path)
+    if layout.discontinuous:
+        return gaps.read(layout, channels, _names(channels, ours), warnings, start_s, end_s, fs, unit)
     notes = read_notes(layout) if ours else EdfNotes(zero_s=_zero_s(layout, warnings))
     factors = [unit_of(where, channel.dimension or None, unit) for channel in channels]
     rate = rate_of(where, max(c.rate_hz for c in channels), fs)

@@ -22,6 +22,7 @@ from anyecg.record import Record
 def read(
     layout: Layout,
     channels: list[Channel],
+    names: list[str],
     warnings: list[str],
     start_s: float | None,
     end_s: float | None,
@@ -34,6 +35,8 @@ def read(
     ----------
     layout : Layout
     channels : list of Channel
+    names : list of str
+        What the leads are called, one a channel.
     warnings : list of str
         What was said so far.
     start_s, end_s, fs, unit
@@ -69,7 +72,7 @@ def read(
     return Record(
         signal=to_one_rate(rows, [c.rate_hz for c in channels], last - first),
         fs=rate,
-        leads=rows_with_names(where, [c.label for c in channels], warnings),
+        leads=rows_with_names(where, names, warnings),
         id=path.stem,
         format="edf",
         age=age_at(layout.birth_date, start_time),

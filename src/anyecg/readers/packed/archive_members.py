@@ -36,7 +36,7 @@ MAX_NAME_BYTES = 1_000_000
 HEADER_BYTES = 65_536
 """What is looked at of a WFDB header while the members are listed."""
 
-ZIP = b"PK\x03\x04"
+ZIP, EMPTY_ZIP = b"PK\x03\x04", b"PK\x05\x06"
 OTHERS = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!\x1a\x07": "RAR", b"\x28\xb5\x2f\xfd": "Zstandard"}
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
 
@@ -134,7 +134,7 @@ def open_archive(file: Path) -> Iterator["Zip | Tar | None"]:
         other = next((name for magic, name in OTHERS.items() if head.startswith(magic)), None)
         if other:
             raise ReadError(f"{file}: a {other} archive, expected zip, tar, gzip, bzip2 or xz. Unpack it first.")
-        if head.startswith(ZIP):
+        if head.startswith((ZIP, EMPTY_ZIP)):
             _check_directory(file, stream)
             with zipfile.ZipFile(stream) as members:
                 yield Zip(file, members)

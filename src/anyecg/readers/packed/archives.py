@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from anyecg.errors import ReadError
 from anyecg.readers.packed.archive_members import (
+    EMPTY_ZIP,
     HEADER_BYTES,
     OTHERS,
     ZIP,
@@ -51,7 +52,7 @@ _DAMAGE = (
 
 def sniff(head: bytes, path: Path) -> bool:
     """Return whether the file is packed or an archive, by its mark."""
-    return head.startswith((ZIP, *PACKED, *OTHERS)) or is_tar(head)
+    return head.startswith((ZIP, EMPTY_ZIP, *PACKED, *OTHERS)) or is_tar(head)
 
 
 def read(path: Path, start_s: float | None, end_s: float | None, fs: float | None, unit: str | None) -> Record:
@@ -74,7 +75,7 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
             return text.replace(str(target), label).replace(folder, str(file))
 
         try:
-            opened, head = locate(target)
+            opened, _, head = locate(target)
             if sniff(head, opened) and not arrays.sniff(head, opened):
                 raise ReadError(f"{label}: an archive in an archive, expected a recording. Unpack it first.")
             record = read_source(meant, start_s, end_s, fs, unit)

@@ -1,8 +1,11 @@
 """NumPy files: NPY, one array whose longer axis is time; NPZ, named arrays (see `anyecg.readers.tabular.named`)."""
 
+import math
+import os
+import re
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -38,13 +41,12 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     ReadError
         See `anyecg.readers.read`.
     """
-    if is_npy := _is_npy(path):
-        array = _mapped(path)
-        rows = rows_of(str(path), array)
-        if start_s is None and end_s is None and array.dtype == np.float32 and array.flags.c_contiguous:
-            # A record's own layout, perhaps: read at once, nothing is copied. Else the map is, stretch by stretch.
-            at = array.offset if isinstance(array, np.memmap) else 0
-            rows = rows_of(str(path), np.fromfile(path, np.float32, array.size, offset=at).reshape(array.shape))
+    with path.open("rb", buffering=0) as file:
+        is_npy = file.read(len(NPY_MAGIC)) == NPY_MAGIC
+        # A record's own layout, perhaps: read at once, nothing is copied. Else a map is, stretch by stretch.
+        array = _read_at_once(file) if is_npy and start_s is None and end_s is None else None
+    if is_npy:
+        rows = rows_of(str(path), _mapped(path) if array is None else array)
         table = Table(rows, [f"lead{i + 1}" for i in range(len(rows))])
     else:
         table = table_of(str(path), _named(path))
@@ -68,6 +70,31 @@ def extent(path: Path, fs: float | None, unit: str | None) -> Extent | None:
 def _is_npy(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(len(NPY_MAGIC)) == NPY_MAGIC
+
+
+def _read_at_once(file: BinaryIO) -> np.ndarray | None:
+    """Return the array of an NPY file if it is float32 in C order and whole; None of any other, for `_mapped`.
+
+    numpy would take more time for the header of ten seconds than for their samples.
+    """
+    file.seek(0)
+    header = _OWN_LAYOUT.match(file.read(128))
+    if header is None or header.end() != 10 + int.from_bytes(header[1], "little"):
+        return None
+    shape = tuple(int(n) for n in header.groups()[1:] if n)
+    n_bytes = 4 * math.prod(shape)
+    if not 0 < n_bytes <= os.fstat(file.fileno()).st_size - header.end():
+        return None
+    array = np.empty(shape, np.dtype("<f4"))
+    file.seek(header.end())
+    return array if file.readinto(array.data.cast("B")) == n_bytes else None  # type: ignore[attr-defined]
+
+
+_OWN_LAYOUT = re.compile(
+    rb"\x93NUMPY\x01\x00(..)\{'descr': '<f4', 'fortran_order': False, 'shape': \((\d{1,15}),(?: (\d{1,15}))?\), \} *\n",
+    re.DOTALL,
+)
+"""The header that numpy writes of leads as a record has them (NEP 1, format version 1.0); its length comes first."""
 
 
 def _mapped(path: Path) -> np.ndarray:

@@ -13,10 +13,10 @@ import numpy as np
 
 from anyecg.errors import ReadError
 from anyecg.leads import standard_name
-from anyecg.readers.audit import rows_with_names
+from anyecg.readers.audit import MOST_KEPT, rows_with_names
 from anyecg.readers.channels import says_ecg, says_other
 from anyecg.readers.patient import age_from_text, sex_from_text
-from anyecg.readers.slices import Extent, check_size, sample_range
+from anyecg.readers.slices import VALUES_FREE, Extent, check_size, sample_range
 from anyecg.readers.sources import split_inner
 from anyecg.readers.tabular.times import Times, rate_and_places, time_unit
 from anyecg.readers.units import mv_per, rate_of, unit_of
@@ -105,7 +105,8 @@ def read_table(
     columns, names, factors = _ecg_columns(where, table, unit)
     n_samples = len(columns[0]) if places is None else int(places[-1]) + 1
     first, last = sample_range(where, n_samples, rate, start_s, end_s, warnings)
-    check_size(where, len(columns) * (last - first), split_inner(path)[0].stat().st_size)
+    if (n_values := len(columns) * (last - first)) > VALUES_FREE:  # fewer are free, whatever the file's size
+        check_size(where, n_values, split_inner(path)[0].stat().st_size)
     if places is None:
         signal, n_off = _in_mv(columns, factors, first, last)
     else:
@@ -209,12 +210,7 @@ def name_and_unit(text: str) -> tuple[str, str | None]:
     >>> name_and_unit("II (mV)"), name_and_unit("V1")
     (('II', 'mV'), ('V1', None))
     """
-    return _name_and_unit(text) if len(text) <= MAX_NAME else (text.strip(), None)
-
-
-@lru_cache(maxsize=1024)  # the same few names come with every record
-def _name_and_unit(text: str) -> tuple[str, str | None]:
-    match = _NAME_AND_UNIT.fullmatch(text.strip())
+    match = _NAME_AND_UNIT.fullmatch(text.strip()) if len(text) <= MAX_NAME else None
     if match is None or not match["name"]:
         return text.strip(), None
     stated = match["bracket"] or match["suffix"]
@@ -225,22 +221,14 @@ def _name_and_unit(text: str) -> tuple[str, str | None]:
 
 def _ecg_columns(where: str, table: Table, unit: str | None) -> tuple[list[Any], list[str], list[float]]:
     """Return the columns that are ECG leads, their names, and the mV of one unit of each."""
-    columns: list[Any] = []
-    names: list[str] = []
-    factors: list[float] = []
-    skipped = []
-    mv: dict[str | None, float] = {}
-    for column, raw in zip(table.columns, table.names, strict=True):
-        name, stated = name_and_unit(raw)
-        stated = stated or table.meta.get("unit") or None
-        if (_is_other if len(raw) <= MAX_NAME else _is_other.__wrapped__)(name, stated):
-            skipped.append(name)
-            continue
-        columns.append(column)
-        names.append(name)
-        if stated not in mv:
-            mv[stated] = unit_of(where, stated, unit)
-        factors.append(mv[stated])
+    stated_for_all = table.meta.get("unit") or None
+    n_characters = sum(map(len, table.names)) + len(stated_for_all or "")
+    sort_out = _ecg_among if n_characters <= MOST_KEPT else _ecg_among.__wrapped__
+    chosen, skipped = sort_out(tuple(table.names), stated_for_all)
+    columns = [table.columns[i] for i, _, _ in chosen]
+    names = [name for _, name, _ in chosen]
+    mv = {stated: unit_of(where, stated, unit) for stated in dict.fromkeys(stated for _, _, stated in chosen)}
+    factors = [mv[stated] for _, _, stated in chosen]
     if skipped:
         table.warnings.append(f"skipped, not an ECG: {', '.join(skipped)}")
     if not columns:
@@ -251,7 +239,20 @@ def _ecg_columns(where: str, table: Table, unit: str | None) -> tuple[list[Any],
     return columns, names, factors
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)  # a program names the columns of all its files alike
+def _ecg_among(raw_names: tuple[str, ...], unit: str | None) -> tuple[list[tuple[int, str, str | None]], list[str]]:
+    """Return place, name and unit of each column that is an ECG lead, and the names of the others."""
+    chosen, others = [], []
+    for i, raw in enumerate(raw_names):
+        name, stated = name_and_unit(raw)
+        stated = stated or unit
+        if _is_other(name, stated):
+            others.append(name)
+        else:
+            chosen.append((i, name, stated))
+    return chosen, others
+
+
 def _is_other(name: str, stated: str | None) -> bool:
     """Return whether a column of this name and unit is something else than an ECG lead."""
     return says_other(name) or bool(stated and mv_per(stated) is None and not says_ecg(name))
@@ -301,13 +302,20 @@ def _take_times(table: Table) -> list[Times]:
             table.columns, table.names = table.columns[1:], table.names[1:]
             table.warnings.append("the first column counts the samples and was left out")
     found: list[Times] = []
-    for i in reversed(range(len(table.columns))):
-        is_time, unit_s = time_unit(table.names[i])
-        if is_time and len(table.columns) > 1:
+    find = _times_among if sum(map(len, table.names)) <= MOST_KEPT else _times_among.__wrapped__
+    for i, unit_s in reversed(find(tuple(table.names))):
+        if len(table.columns) > 1:
             found.append(Times(table.names.pop(i), np.asarray(table.columns.pop(i)[:], np.float64), unit_s))
     # A phone stamps the arrival of a packet, not the sample: its times come last.
     found += table.times
     return sorted(found, key=lambda times: ("phone" in times.name.lower(), times.unit_s is None))
+
+
+@lru_cache(maxsize=64)
+def _times_among(names: tuple[str, ...]) -> list[tuple[int, float | None]]:
+    """Return place and unit of each column that holds times by its name."""
+    found = [(i, *time_unit(name)) for i, name in enumerate(names)]
+    return [(i, unit_s) for i, is_time, unit_s in found if is_time]
 
 
 def _record(
@@ -382,17 +390,17 @@ def rows_of(where: str, array: Any, names: Sequence[str] | None = None) -> list[
         raise ReadError(f"{where}: a square array {shape}, expected a longer axis for time. Save it as CSV.")
     else:
         by_column = shape[0] > shape[1]
-    n_leads = shape[1] if by_column else shape[0]
+    n_samples, n_leads = shape if by_column else reversed(shape)
     if n_leads > MAX_COLUMNS:
         raise ReadError(f"{where}: {n_leads} leads, expected at most {MAX_COLUMNS}. Save one record a file.")
-    return [Row(array, i, by_column) for i in range(n_leads)]
+    return [Row(array, i, by_column, n_samples) for i in range(n_leads)]
 
 
 class Row:
     """One lead of a two-dimensional array that stays where it is, in memory or in a file."""
 
-    def __init__(self, array: Any, index: int, by_column: bool) -> None:
-        self.array, self.index, self.by_column = array, index, by_column
+    def __init__(self, array: Any, index: int, by_column: bool, n_samples: int) -> None:
+        self.array, self.index, self.by_column, self.n_samples = array, index, by_column, n_samples
 
     @staticmethod
     def block(rows: "list[Row]", begin: int, end: int) -> np.ndarray:
@@ -403,7 +411,7 @@ class Row:
         return whole if order == list(range(len(whole))) else whole[order]
 
     def __len__(self) -> int:
-        return int(self.array.shape[0 if self.by_column else 1])
+        return self.n_samples
 
     def __getitem__(self, part: slice) -> np.ndarray:
         at = (part, self.index) if self.by_column else (self.index, part)

@@ -5,6 +5,7 @@ Several recordings are either an array ``tracings`` of shape (n_recordings, n_sa
 one of them is named. MATLAB's files of version 7.3 are HDF5, too.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,9 +66,8 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
         The file holds several and none was named, or refers to other files; or see `anyecg.readers.read`.
     """
     file, _ = split_inner(path)
-    with file.open("rb") as stream:
-        form = "mat" if stream.read(len(MATLAB_MAGIC)) == MATLAB_MAGIC else NAME
     with _open(file) as root:
+        form = "mat" if root.userblock_size and _is_matlab(file) else NAME
         table, name = _table(path, root, fs, unit)
         return read_table(path, table, form, start_s, end_s, fs, unit, record_id=name)
 
@@ -86,9 +86,14 @@ def extent(path: Path, fs: float | None, unit: str | None) -> Extent | None:
         return extent_of(path, table, fs, unit) if all(map(_sliced_cheaply, held)) else None
 
 
+def _is_matlab(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(len(MATLAB_MAGIC)) == MATLAB_MAGIC
+
+
 def _sliced_cheaply(held: Any) -> bool:
     chunks = getattr(held, "chunks", None) or ()
-    return bool(np.prod(chunks, dtype=object) * held.dtype.itemsize <= SLICED_CHUNK_BYTES)
+    return bool(math.prod(chunks) * held.dtype.itemsize <= SLICED_CHUNK_BYTES)
 
 
 def _table(path: Path, root: Any, fs: float | None, unit: str | None) -> tuple[Table, str]:
@@ -155,13 +160,13 @@ def _members(file: Path, group: Any) -> dict[str, Any]:
 def _member(file: Path, group: Any, name: str) -> Any:
     import h5py
 
-    if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
+    if group.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_EXTERNAL:
         raise ReadError(f"{file}: {name!r} lies in another file, expected all in one. Copy it into this one.")
     member = group.get(name)
     if isinstance(member, h5py.Dataset):
         if member.is_virtual or member.external:
             raise ReadError(f"{file}: the values of {name!r} lie in another file, expected all in one. Copy them.")
-        if member.chunks and np.prod(member.chunks, dtype=object) * member.dtype.itemsize > LARGEST_CHUNK_BYTES:
+        if member.chunks and math.prod(member.chunks) * member.dtype.itemsize > LARGEST_CHUNK_BYTES:
             raise ReadError(
                 f"{file}: chunks of {member.chunks} values in {name!r}, expected at most {LARGEST_CHUNK_BYTES} bytes. "
                 "Save it with smaller ones."
@@ -211,6 +216,8 @@ def _chosen(path: Path, file: Path, inner: str, keys: list[str]) -> str:
     if inner.startswith("#") and int(inner[1:]) < len(keys):
         return keys[int(inner[1:])]
     some = ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")
+    if inner and keys == [""]:
+        raise ReadError(f"{file}: a file of one recording, expected no {inner!r} behind it. Name the file alone.")
     if inner:
         raise ReadError(f"{path}: no such recording among {len(keys)} ({some}), expected one of them. Check the name.")
     if len(keys) > 1:
@@ -227,7 +234,7 @@ def _of_stack(
 ) -> Table:
     """Return one recording of an array of several."""
     file = split_inner(path)[0]
-    check_size(str(path), int(np.prod(stack.shape[1:], dtype=object)), file.stat().st_size)
+    check_size(str(path), math.prod(stack.shape[1:]), file.stat().st_size)
     values = _values(file, members, skip=stack) | _attributes(root) | _attributes(stack)
     n_all = stack.shape[0]
     values = {k: v for k, v in values.items() if not (hasattr(v, "shape") and v.shape[:1] == (n_all,))}
@@ -307,7 +314,7 @@ def _value(file: Path, dataset: Any) -> Any:
 def _attributes(holder: Any) -> dict[str, Any]:
     """Return the attributes of a group or an array that mean something to us."""
     found = {}
-    for name, value in holder.attrs.items():
+    for name, value in holder.attrs.items() if len(holder.attrs) else ():
         if meaning_of(name) not in (None, "signal") and np.size(value) <= 4096:
             is_text = isinstance(value, bytes | str) or getattr(value, "dtype", np.dtype("f")).kind in "OS"
             texts = [_decoded(item) for item in np.asarray(value).ravel().tolist()] if is_text else []

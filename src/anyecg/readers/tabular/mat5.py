@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -50,8 +50,15 @@ class _Damaged(ValueError):
     """What the bytes say cannot be."""
 
 
-def read_level5(path: Path) -> dict[str, Any]:
+def read_level5(path: Path, file: BinaryIO) -> dict[str, Any]:
     """Return the variables of a Level 5 file.
+
+    Parameters
+    ----------
+    path : Path
+        For messages.
+    file : BinaryIO
+        That file, opened.
 
     Returns
     -------
@@ -64,8 +71,7 @@ def read_level5(path: Path) -> dict[str, Any]:
     ReadError
         The file is damaged, or unpacks to far more than it is.
     """
-    with path.open("rb") as file:
-        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     order: Literal["<", ">"] = "<" if bytes(data[126:128]) == b"IM" else ">"
     reader = _Reader(order)
     found: dict[str, Any] = {}

@@ -4,6 +4,7 @@ A matrix ``val`` as PhysioNet writes it is whole numbers without rate and unit: 
 where that is, the WFDB reader reads both. Structs are opened (``ECG.data``, CPSC 2018).
 """
 
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -74,13 +75,14 @@ def _table(path: Path, fs: float | None) -> Table:
     ReadError
         See `anyecg.readers.read`.
     """
-    where, size = str(path), path.stat().st_size
-    if size > MAX_BYTES:
-        raise ReadError(f"{path}: {size} bytes, expected at most {MAX_BYTES}. Save it in parts.")
+    where = str(path)
     with path.open("rb") as file:
+        if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
+            raise ReadError(f"{path}: {size} bytes, expected at most {MAX_BYTES}. Save it in parts.")
         head = file.read(20)
+        variables = read_level5(path, file) if head.startswith(b"MATLAB 5.0") else _level4(path, head, size)
     values: dict[str, Any] = {}
-    for name, value in (read_level5(path) if head.startswith(b"MATLAB 5.0") else _level4(path, head, size)).items():
+    for name, value in variables.items():
         values |= _opened(name, value)
     table = table_of(where, values)
     if fs is None and "fs_hz" not in table.meta and not table.times:

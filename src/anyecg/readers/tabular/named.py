@@ -8,6 +8,7 @@ leads    the names in the order of the rows: leads, lead_names, sig_name, ...
 age, sex, weight_kg, start_time, gain_known, derived, restored, as in our CSV
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,14 @@ def meaning_of(key: str) -> str | None:
     >>> meaning_of("Sampling_Rate"), meaning_of("V1")
     ('fs_hz', None)
     """
-    return _MEANING.get("".join(c for c in key.lower() if c not in " _-"))
+    return _MEANING.get(_spelling(key))
+
+
+def _spelling(key: str) -> str:
+    return key.lower().translate(_LEFT_OUT)
+
+
+_LEFT_OUT = str.maketrans("", "", " _-")
 
 
 def table_of(where: str, values: dict[str, Any]) -> Table:
@@ -155,10 +163,9 @@ def _signal_key(where: str, found: dict[str, Any]) -> str | None:
             f"{where}: no array of samples, expected one called signal, ecg, val or data, or one for each lead. Save "
             "it so."
         )
-    for spelling in KEYS["signal"]:
-        for key in found:
-            if "".join(c for c in key.lower() if c not in " _-") == spelling:
-                return key
+    spelt = {_spelling(key): key for key in reversed(found)}  # of keys that are spelt alike the first counts
+    if (best := next((spelling for spelling in KEYS["signal"] if spelling in spelt), None)) is not None:
+        return spelt[best]
     if any(_says_lead(key) and _is_row(value) for key, value in found.items()):
         return None
     many = [key for key in found if not time_unit(key)[0]]
@@ -185,13 +192,13 @@ def _holds_samples(value: Any) -> bool:
         hasattr(value, "dtype")
         and getattr(value.dtype, "kind", "O") in "iuf"
         and 1 <= len(value.shape) <= 3
-        and int(np.prod([int(n) for n in value.shape], dtype=object)) > 1
+        and math.prod(map(int, value.shape)) > 1
     )
 
 
 def _size(value: Any) -> int:
     if hasattr(value, "shape"):
-        return int(np.prod(value.shape, dtype=object))
+        return math.prod(map(int, value.shape))
     return len(value) if hasattr(value, "__len__") else 1
 
 
@@ -201,7 +208,7 @@ def _is_text(value: Any) -> bool:
 
 def _number(value: Any) -> float | None:
     """Return a single number, however wrapped, or None."""
-    if hasattr(value, "shape") and int(np.prod(value.shape, dtype=object)) != 1:
+    if hasattr(value, "shape") and math.prod(map(int, value.shape)) != 1:
         return None
     if hasattr(value, "dtype"):
         value = np.asarray(value[()]).ravel()[0]

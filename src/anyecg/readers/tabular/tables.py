@@ -67,7 +67,7 @@ def sniff(head: bytes, path: Path) -> bool:
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         head = head.decode("utf-16", errors="ignore").encode()
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    return not re.search(rb"[\x00-\x08\x0e-\x19\x1b-\x1f]", head) and not text.startswith((b"<", b"{", b"%PDF"))
+    return not text.startswith((b"<", b"{", b"%PDF")) and not re.search(rb"[\x00-\x08\x0e-\x19\x1b-\x1f]", head)
 
 
 def read(path: Path, start_s: float | None, end_s: float | None, fs: float | None, unit: str | None) -> Record:

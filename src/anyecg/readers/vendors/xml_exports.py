@@ -30,7 +30,11 @@ from anyecg.record import Record
 
 NAME = "xml"
 
-_ROOTS = {"cardiosoft": rb"<(?:\w+:)?CardiologyXML[\s>]", "schiller": rb"<[\w.:]*schillerEDI[\w.]*[\s>]"}
+_ROOTS = {
+    "cardiosoft": (b"CardiologyXML", rb"<(?:\w+:)?CardiologyXML[\s>]"),
+    "schiller": (b"schillerEDI", rb"<[\w.:]*schillerEDI[\w.]*[\s>]"),
+}
+"""What the root element is called, and how it is looked for where that name stands at all."""
 
 SMOOTHER = 0.8
 """Samples in the wrong order step at least so much more: neighbours of one lead are taken for another's."""
@@ -48,10 +52,10 @@ def sniff(head: bytes, path: Path) -> bool:
 
 
 def _kind(head: bytes) -> str | None:
-    text = head.replace(b"\x00", b"")  # UTF-16
-    if not text.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n").startswith(b"<"):
+    if not head.lstrip(b"\x00\xef\xbb\xbf\xff\xfe \t\r\n").startswith(b"<"):
         return None
-    return next((name for name, root in _ROOTS.items() if re.search(root, text)), None)
+    text = head.replace(b"\x00", b"")  # UTF-16
+    return next((kind for kind, (name, root) in _ROOTS.items() if name in text and re.search(root, text)), None)
 
 
 def read(path: Path, start_s: float | None, end_s: float | None, fs: float | None, unit: str | None) -> Record:

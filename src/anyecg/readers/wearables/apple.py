@@ -45,7 +45,7 @@ _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct",
 
 def sniff(head: bytes, path: Path) -> bool:
     """Return whether text has a line with a rate in hertz and one with the recording's time, as Apple writes them."""
-    if b"\x00" in head:
+    if b"\x00" in head or head.lstrip().startswith((b"<", b"{")):
         return False
     values = [value for _, value in map(_key_and_value, _decoded(head).splitlines()[:40])]
     return any(map(_RATE.fullmatch, values)) and any(map(_RECORDED.fullmatch, values))

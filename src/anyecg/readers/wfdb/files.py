@@ -36,7 +36,7 @@ ASSUMED_UNITS_PER_MV = 200.0
 
 def sniff(head: bytes, path: Path) -> bool:
     """Return whether it is a header: wfdb insists on the suffix, and a header is text."""
-    return path.suffix == ".hea" and b"\x00" not in head
+    return path.suffix.lower() == ".hea" and b"\x00" not in head
 
 
 @dataclass

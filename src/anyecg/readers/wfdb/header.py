@@ -80,6 +80,11 @@ def parse_header(path: Path) -> Header:
     ReadError
         It is not a WFDB header, or claims what cannot be.
     """
+    if path.suffix != ".hea":  # wfdb opens no other
+        raise ReadError(
+            f"{path}: a WFDB header whose suffix is {path.suffix}, expected .hea. Rename it, and its signal files as "
+            "it names them."
+        )
     if path.stat().st_size > MAX_HEADER_BYTES:
         raise _damaged(path, f"{path.stat().st_size} bytes", f"at most {MAX_HEADER_BYTES}")
     lines = [line.strip() for line in path.read_bytes().decode("utf-8", errors="replace").splitlines()]
