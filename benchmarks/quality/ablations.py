@@ -370,9 +370,9 @@ def tables(numbers: dict[str, Any]) -> str:
         f"6 x 256 codes. Split: test, first clean records (records and patients: {counts}). Noise: electrode motion "
         "(NSTDB em, the stretch kept for tests) on the first 50 ptb-xl records; r is that of the decoded noisy signal "
         "with the clean one. AUROC: linear probe on the mean code vectors of each lead (ptb-xl superclasses, macro; "
-        f"sex), fitted on the first {N_PROBED} labelled train records, all test records.\n\n"
-        + _table(numbers["tokenizers"], TOKENIZER_COLUMNS)
-        + _input_r(numbers["tokenizers"]),
+        f"sex), fitted on the first {N_PROBED} labelled train records, all test records. Those that see 5 or 30 s at "
+        "once learn from as many seconds a step; of a record the probe has the first such stretch: half of it where "
+        "that is 5 s.\n\n" + _table(numbers["tokenizers"], TOKENIZER_COLUMNS) + _input_r(numbers["tokenizers"]),
         f"## Pre-training\n\nThe shipped tokenizer, {e['layers']} encoder layers, {e['steps']} steps of {e['n_many']} "
         f"windows of 10 s of many and {e['n_few']} of 30 s of few leads. Superclass probe: ptb-xl, fitted on "
         f"{probe['n_train']} train records, layer and strength chosen on {probe['n_val']} val records, measured on "
