@@ -156,7 +156,7 @@ def _detect(prepared: Record, row: int) -> _Voter:
     floor = SMALLEST_QRS_MV if prepared.gain_known else 1e-9  # of an unknown unit: only a flat line is below
     recorded = _without_short_gaps(np.isfinite(lead), round(LONGEST_BRIDGE_S * fs))
     bridged = bridge_gaps(lead[None])[0]
-    sos = _qrs_band(fs)
+    sos = qrs_band(fs)
     band = np.zeros(len(lead))
     peaks = [np.empty(0, dtype=np.int64)]
     for start, stop in runs_of(recorded):
@@ -173,8 +173,8 @@ def _detect(prepared: Record, row: int) -> _Voter:
 
 
 @lru_cache(maxsize=8)
-def _qrs_band(fs: float) -> np.ndarray:
-    """Design the 5-30 Hz band-pass, as second-order sections."""
+def qrs_band(fs: float) -> np.ndarray:
+    """Design the band-pass that leaves QRS complexes, 5 to 30 Hz, as second-order sections."""
     from scipy.signal import butter
 
     return np.asarray(butter(2, [5.0, min(30.0, 0.45 * fs)], btype="bandpass", fs=fs, output="sos"))

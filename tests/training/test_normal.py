@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from anyecg.record import Record
-from anyecg.tasks.anomaly import UNKNOWN, all_measures
+from anyecg.tasks.anomaly import ALL_MEASURES, UNKNOWN
 from anyecg.training import normal
 from anyecg.training.datasets import Entry
 from anyecg.training.normal import Views, fit_reference
@@ -19,7 +19,7 @@ def views(n, n_columns, seed, shift=0.0):
         n, n_columns, WIDTH
     )
     fragments = [one[:, None] + 0.1 * rng.normal(size=(n_columns, 5, WIDTH)) for one in x]
-    measured = rng.normal(60, 5, (n, 1, len(all_measures())))
+    measured = rng.normal(60, 5, (n, 1, len(ALL_MEASURES)))
     measured[0, 0, 3] = np.nan
     surprise = list(rng.normal(3, 0.5, (n, n_columns, 5)))
     return Views(list(x), list(measured), fragments, surprise, fragments)
@@ -91,7 +91,7 @@ def test_each_context_shows_a_record_as_it_will_be_met(
     assert views.per_lead[0].shape == (n_columns, 16)
     assert views.surprise[0].shape == (n_columns, 20)
     assert np.isfinite(views.per_lead[0]).all()
-    assert views.measured[0].shape == (n_columns if context == "few" else 1, len(all_measures()))
+    assert views.measured[0].shape == (n_columns if context == "few" else 1, len(ALL_MEASURES))
 
 
 def test_shuffled_leads_come_back_to_their_columns(monkeypatch, tiny_checkpoint, make_ecg):
@@ -102,7 +102,7 @@ def test_shuffled_leads_come_back_to_their_columns(monkeypatch, tiny_checkpoint,
     record = Record(signal, 300.0, STANDARD_LEADS, source_fs=500.0)
     monkeypatch.setattr(normal, "_normal_records", lambda *_: iter([record]))
     views = normal._see(anyecg.load(tiny_checkpoint, threads=1), None, "train", "some", "known")
-    heights = [views.measured[0][0, all_measures().index(f"{lead}_rms")] for lead in STANDARD_LEADS]
+    heights = [views.measured[0][0, ALL_MEASURES.index(f"{lead}_rms")] for lead in STANDARD_LEADS]
     np.testing.assert_allclose(np.argsort(heights), np.argsort(signal.std(axis=1)))
 
 
@@ -166,6 +166,6 @@ def test_few_leads_and_leads_without_a_name_are_compared_by_covariances():
 def test_known_leads_and_lone_leads_are_compared_by_other_measures():
     assert not any(name.startswith(("best_", "rr: ")) for name in normal.MANY_NAMES)
     assert not any(name.startswith(("V1_", "qrs_axis", "sokolow")) for name in normal.FEW_NAMES)
-    assert {"V1_t_over_rms", "qrs_axis_sin"} <= set(normal.MANY_NAMES) <= set(all_measures())
-    assert {"best_t_over_rms", "rr: sample entropy"} <= set(normal.FEW_NAMES) <= set(all_measures())
+    assert {"V1_t_over_rms", "qrs_axis_sin"} <= set(normal.MANY_NAMES) <= set(ALL_MEASURES)
+    assert {"best_t_over_rms", "rr: sample entropy"} <= set(normal.FEW_NAMES) <= set(ALL_MEASURES)
     assert "beats" not in normal.MANY_NAMES + normal.FEW_NAMES

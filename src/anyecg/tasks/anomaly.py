@@ -9,9 +9,9 @@ odd for lacking nine:
 - of the classical measures (`anyecg.tasks.measures`): each becomes a normal score by the quantiles it has among normal
   records (a Gaussian copula's margins), and the distance is the mean size of the few most unusual of them. An illness
   shows in a few measures, which a distance over all of them drowns. They see what a mean over time does not: irregular
-  intervals, odd beats. Of leads without a name, whose waves may point anywhere, what goes with what says more: there
-  the Mahalanobis distance of the normal scores counts as much (covariance shrunk after Ledoit and Wolf 2004,
-  doi:10.1016/S0047-259X(03)00096-4).
+  intervals, odd beats. Of one or two leads, and of leads without a name, whose waves may point anywhere, what goes with
+  what says more: there the Mahalanobis distance of the normal scores counts as much (covariance shrunk after Ledoit and
+  Wolf 2004, doi:10.1016/S0047-259X(03)00096-4).
 
 A distance's logarithm, in spreads of normal records from their median, is a level; the score of a window is a weighted
 mean of both levels on the same scale, that of a record the upper decile of its windows. Windows are as long as those
@@ -37,7 +37,16 @@ from anyecg.engine import Embedding
 from anyecg.errors import CheckpointError
 from anyecg.record import Annotation, Record, runs_of
 from anyecg.result import Anomaly, Rhythm
-from anyecg.tasks.measures import EACH_LEAD, MEASURES, RELATIVE, log_size, measure, normal_scores, relative
+from anyecg.tasks.measures import (
+    IN_MILLIVOLTS,
+    MEASURES,
+    RELATIVE,
+    log_size,
+    measure_window,
+    normal_scores,
+    relative,
+)
+from anyecg.tasks.window_measures import RR, RR_BASIC, window_measures
 
 FILE = "anomaly.npz"
 FILE_VERSION = 3
@@ -48,15 +57,11 @@ UPPER = 0.9
 
 UNKNOWN = "unknown"
 
+ALL_MEASURES = (*MEASURES, *RELATIVE, *RR_BASIC, *RR)
+"""The names of all that `measure_all` takes."""
+
 CONTEXTS = {"many": "many", "some": "many", "few": "few"}
 """The contexts, and the one whose reference of unknown leads serves each."""
-
-IN_MILLIVOLTS = tuple(
-    name
-    for name in MEASURES
-    if name in ("sokolow_mv", "cornell_mv") or (name.partition("_")[2] in EACH_LEAD and not name.endswith("_ms"))
-)
-"""Measures that mean nothing where the gain is unknown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,16 +200,8 @@ def _normal_measures(reference: NormalReference, column: int, there: bytes) -> t
 
 @lru_cache(maxsize=8)
 def _columns(names: tuple[str, ...]) -> list[int]:
-    """Return where some measures stand in `all_measures`."""
-    return [all_measures().index(name) for name in names]
-
-
-@lru_cache(maxsize=1)
-def all_measures() -> tuple[str, ...]:
-    """Return the names of all that `measure_all` takes."""
-    from anyecg.tasks.window_measures import RR, RR_BASIC  # not before: it begins from `measure_window`
-
-    return (*MEASURES, *RELATIVE, *RR_BASIC, *RR)
+    """Return where some measures stand in `ALL_MEASURES`."""
+    return [ALL_MEASURES.index(name) for name in names]
 
 
 @dataclass(frozen=True, eq=False)
@@ -364,25 +361,13 @@ def _windows(n_fragments: int, length: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def measure_window(prepared: Record, rhythm: Rhythm, start_s: float, end_s: float) -> np.ndarray:
-    """Return the measures of a stretch, (len(MEASURES),); NaN where they need a gain that is unknown."""
-    cut = prepared.with_(signal=prepared.signal[:, round(start_s * prepared.fs) : round(end_s * prepared.fs)])
-    inside = (rhythm.r_peaks_s >= start_s) & (rhythm.r_peaks_s < end_s)
-    measured = measure(cut, Rhythm(rhythm.r_peaks_s[inside] - start_s, lead=rhythm.lead))
-    if not prepared.gain_known:
-        measured[[MEASURES.index(name) for name in IN_MILLIVOLTS]] = np.nan
-    return measured
-
-
 def measure_all(
     prepared: Record, rhythm: Rhythm, start_s: float, end_s: float, wanted: tuple[str, ...] | None = None
 ) -> np.ndarray:
-    """Return all that a stretch is compared by, (len(all_measures()),): `measure_window`, each lead's shape, intervals.
+    """Return all that a stretch is compared by, (len(ALL_MEASURES),): `measure_window`, each lead's shape, intervals.
 
     The shape of a lead does not need its gain. Further measures of intervals are NaN if none of them is ``wanted``.
     """
-    from anyecg.tasks.window_measures import RR, RR_BASIC, window_measures
-
     known, further = prepared.with_(gain_known=True), (*RR_BASIC, *RR)
     if wanted is None or not set(wanted).isdisjoint(further):
         both = window_measures((*MEASURES, *further), known, rhythm, start_s, end_s)
@@ -410,7 +395,7 @@ def score_window(
     per_lead : ndarray, shape (n_leads, width)
         Mean embeddings over the window.
     leads : tuple of str
-    measured : ndarray, shape (len(all_measures()),), optional
+    measured : ndarray, shape (len(ALL_MEASURES),), optional
     rhythm : Rhythm, optional
         Names the lead that was measured.
     reference : References

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from anyecg.beats import qrs_band
 from anyecg.engine import Model
 from anyecg.heads import Head
 from anyecg.record import Annotation, Record
@@ -210,11 +211,11 @@ def _gather(signal: np.ndarray, at: np.ndarray, fs: float) -> tuple[np.ndarray, 
 
 def _snapped(beats: np.ndarray, fs: float) -> np.ndarray:
     """Move each beat so that the largest 5-30 Hz deflection near its given R peak is in its middle."""
-    from scipy.signal import butter, sosfiltfilt
+    from scipy.signal import sosfiltfilt
 
     reach = round(SNAP_S * fs)
     middle = round((BEFORE_S + SPARE_S) * fs)
-    band = np.abs(sosfiltfilt(butter(2, [5.0, min(30.0, 0.45 * fs)], "bandpass", fs=fs, output="sos"), beats, padlen=0))
+    band = np.abs(sosfiltfilt(qrs_band(fs), beats, padlen=0))
     near = band[..., middle - reach : middle + reach + 1]
     near = near / (np.median(near.max(axis=-1), axis=0)[None, :, None] + 1e-9)
     return _shifted(beats, near.sum(axis=1).argmax(axis=-1) - reach)

@@ -78,6 +78,13 @@ MEASURES: tuple[str, ...] = (
 )
 """Names of the measures, in their order."""
 
+IN_MILLIVOLTS = tuple(
+    name
+    for name in MEASURES
+    if name in ("sokolow_mv", "cornell_mv") or (name.partition("_")[2] in EACH_LEAD and not name.endswith("_ms"))
+)
+"""Measures that mean nothing where the gain is unknown."""
+
 _WAVES = tuple(name for name in EACH_LEAD if name != "rms" and not name.endswith("_ms"))
 RELATIVE: tuple[str, ...] = tuple(f"{lead}_{name}_over_rms" for lead in (*STANDARD_LEADS, "best") for name in _WAVES)
 """Names of the measures `relative` makes of `MEASURES`."""
@@ -118,6 +125,16 @@ def measure(prepared: Record, rhythm: Rhythm) -> np.ndarray:
             found |= _alike(beats[:, best], prepared.fs, rr_s)
             found |= _median_beat(np.median(beats, axis=0), prepared, rows, best, rr_s)
     return np.array([found.get(name, np.nan) for name in MEASURES], dtype=np.float32)
+
+
+def measure_window(prepared: Record, rhythm: Rhythm, start_s: float, end_s: float) -> np.ndarray:
+    """Return the measures of a stretch, (len(MEASURES),); NaN where they need a gain that is unknown."""
+    cut = prepared.with_(signal=prepared.signal[:, round(start_s * prepared.fs) : round(end_s * prepared.fs)])
+    inside = (rhythm.r_peaks_s >= start_s) & (rhythm.r_peaks_s < end_s)
+    measured = measure(cut, Rhythm(rhythm.r_peaks_s[inside] - start_s, lead=rhythm.lead))
+    if not prepared.gain_known:
+        measured[[MEASURES.index(name) for name in IN_MILLIVOLTS]] = np.nan
+    return measured
 
 
 def relative(measured: np.ndarray) -> np.ndarray:

@@ -15,8 +15,7 @@ from anyecg.record import Record
 from anyecg.result import Rhythm
 from anyecg.signals import bridge_gaps
 from anyecg.tasks import rr_features
-from anyecg.tasks.anomaly import measure_window
-from anyecg.tasks.measures import MEASURES
+from anyecg.tasks.measures import MEASURES, measure_window
 
 BANDS_HZ = (0.5, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 75.0)
 PIECE_S = 2.0

@@ -15,11 +15,11 @@ from anyecg.engine import Model
 from anyecg.leads import STANDARD_LEADS
 from anyecg.record import Record
 from anyecg.tasks.anomaly import (
+    ALL_MEASURES,
     CONTEXTS,
     UNKNOWN,
     NormalReference,
     References,
-    all_measures,
     fragment_log_distances,
     measure_all,
     median_and_spread,
@@ -53,14 +53,14 @@ time hardly shows. Chosen on strips of 30 s of MIT-BIH training records, on hand
 others whose name was withheld. Such leads are also compared by how their measures go together."""
 
 MANY_NAMES = tuple(
-    name for name in all_measures() if name != "beats" and not name.startswith("best_") and name not in RR_BASIC + RR
+    name for name in ALL_MEASURES if name != "beats" and not name.startswith("best_") and name not in RR_BASIC + RR
 )
 """Measures that several known leads are compared by. The number of beats is left out everywhere: it is the record's
 length. Further measures of intervals are for those whose intervals are most of what there is: here they cost .003."""
 
 FEW_NAMES = (
     *(*RHYTHM[:-1], *BEATS, *INTERVALS, *SPECTRUM, *RR_BASIC, *RR),
-    *(name for name in all_measures() if name.startswith("best_")),
+    *(name for name in ALL_MEASURES if name.startswith("best_")),
 )
 """Measures of one lead, or of leads without a name."""
 
@@ -84,7 +84,7 @@ FRAGMENTS_OF_A_VIEW = 10
 class Views:
     """Normal records as one context shows them: N records, C columns.
 
-    ``per_lead`` (N, C, D) mean embeddings; ``measured`` (N, M, len(all_measures())); ``fragments``, each (C, n, D), and
+    ``per_lead`` (N, C, D) mean embeddings; ``measured`` (N, M, len(ALL_MEASURES)); ``fragments``, each (C, n, D), and
     ``surprise``, each (C, n) bits with ``surprised`` (C, n, D), the embeddings of the same fragments.
     """
 
@@ -170,7 +170,7 @@ def _merged(measured: np.ndarray, record: Record) -> np.ndarray:
     there = np.isfinite(measured)
     merged = measured[there.argmax(axis=0), np.arange(measured.shape[1])]
     whole = measure_all(record, find_beats(record), 0.0, record.duration_s)
-    chosen = [all_measures().index(name) for name in (*AXES, *VOLTAGES)]
+    chosen = [ALL_MEASURES.index(name) for name in (*AXES, *VOLTAGES)]
     merged[chosen] = whole[chosen]
     return merged[None]
 
@@ -200,7 +200,7 @@ def fit_reference(
     loadings = directions[:n_factors].T * (sizes[:n_factors] / np.sqrt(len(z)))
     loadings = loadings.reshape(*means.shape, n_factors).astype(np.float16).astype(np.float32)  # as it is stored
 
-    chosen = [all_measures().index(name) for name in names]
+    chosen = [ALL_MEASURES.index(name) for name in names]
     quantiles = quantiles_of(np.stack(train.measured)[..., chosen])  # (M, levels, Q)
     of_validation = np.stack(validation.measured)[..., chosen]  # (N, M, Q)
     measures = np.stack([normal_scores(of_validation[:, m], quantiles[m]) for m in range(len(quantiles))], axis=1)
