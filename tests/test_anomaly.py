@@ -26,6 +26,7 @@ from anyecg.tasks.anomaly import (
     save_references,
 )
 from anyecg.tasks.measures import MEASURES, NORMAL_SCORES, log_size
+from anyecg.tasks.window_measures import Measured
 
 LEADS = ("I", "II", "V1")
 WIDTH, FACTORS, N_NORMAL = 6, 2, 300
@@ -205,13 +206,13 @@ def test_what_is_measured_is_named_and_shapes_need_no_gain():
     for gain, known in ((1.0, True), (7.0, False)):
         signal = gain * (lead + 0.002 * rng.normal(size=3000))[None]
         record = Record(signal, 300.0, ("V5",), source_fs=500.0, gain_known=known)
-        found[known] = dict(zip(ALL_MEASURES, measure_all(record, rhythm, 0.0, 10.0), strict=True))
+        found[known] = dict(zip(ALL_MEASURES, measure_all(Measured(record, rhythm), 0.0, 10.0), strict=True))
     assert np.isfinite(found[True]["V5_t"]) and np.isnan(found[False]["V5_t"])
     assert found[True]["V5_t_over_rms"] == pytest.approx(found[True]["V5_t"] / (found[True]["V5_rms"] + 0.005))
     assert found[False]["V5_t_over_rms"] == pytest.approx(found[True]["V5_t_over_rms"], rel=0.1)
     assert found[True]["rr: shortest, s"] == pytest.approx(0.8, abs=0.01)
     assert ALL_MEASURES[: len(MEASURES)] == MEASURES
-    some = measure_all(record, rhythm, 0.0, 10.0, wanted=("best_t_over_rms",))
+    some = measure_all(Measured(record, rhythm), 0.0, 10.0, wanted=("best_t_over_rms",))
     few = dict(zip(ALL_MEASURES, some, strict=True))
     assert few["best_t_over_rms"] == found[False]["best_t_over_rms"] and np.isnan(few["rr: shortest, s"])
 

@@ -60,6 +60,10 @@ def test_a_result_does_not_depend_on_the_chunks(
     same(found.result(), in_one_pass)
 
 
+def test_a_result_does_not_depend_on_the_cores(holter: Record, in_one_pass: Result) -> None:
+    same(anyecg.analyze(holter, anyecg.load("nano", threads=3)), in_one_pass)
+
+
 def test_codes_are_those_of_the_model_alone(holter: Record, in_one_pass: Result, model: Model) -> None:
     tokens = model.tokenize(holter)
     assert np.array_equal(tokens.codes, in_one_pass.tokens.codes)

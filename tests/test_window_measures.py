@@ -11,7 +11,7 @@ from anyecg.result import Rhythm
 from anyecg.signals import Preparation, prepare
 from anyecg.tasks import window_measures as wm
 from anyecg.tasks.measures import MEASURES, measure
-from anyecg.tasks.window_measures import KNOWN, ONE_LEAD, RR, SHAPE, window_measures
+from anyecg.tasks.window_measures import KNOWN, ONE_LEAD, RR, SHAPE, Measured, window_measures
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,26 @@ def test_names_choose_and_order(prepared):
     assert window_measures(some, prepared, rhythm, 0.0, 30.0).tolist() == [everything[name] for name in some]
     assert len(set(ONE_LEAD)) == len(ONE_LEAD) and set(ONE_LEAD) <= KNOWN
     assert not any(name.startswith(("V1_", "aVR_", "qrs_axis", "transition")) for name in ONE_LEAD)
+
+
+def test_what_two_tasks_ask_for_is_measured_once(prepared, monkeypatch):
+    calls = []
+    monkeypatch.setattr(wm, "measure", lambda *asked: calls.append(asked) or measure(*asked))
+    measured, rhythm = Measured(prepared, find_beats(prepared)), find_beats(prepared)
+    for names in (MEASURES, ONE_LEAD, ("rate_bpm",)):
+        found = measured.window(names, 0.0, 30.0)
+        np.testing.assert_array_equal(found, window_measures(names, prepared, rhythm, 0.0, 30.0))
+    assert len(calls) == 4  # one of its own, and the three it is held against
+    measured.window(MEASURES, 30.0, 60.0)
+    assert len(calls) == 5
+
+
+def test_millivolts_of_unknown_gain_are_told_on_demand(prepared):
+    unknown = prepared.with_(gain_known=False)
+    measured, names = Measured(unknown, find_beats(unknown)), ("best_r", "rate_bpm", "shape: spread, mV")
+    assert np.isnan(measured.window(names, 0.0, 30.0)).tolist() == [True, False, True]
+    whole = window_measures(names, prepared, measured.rhythm, 0.0, 30.0)
+    np.testing.assert_array_equal(measured.window(names, 0.0, 30.0, any_gain=True), whole)
 
 
 def test_spectrum_and_moments_are_scipys(prepared):

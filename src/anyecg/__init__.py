@@ -2,7 +2,7 @@
 
 The data's way, written once, here; a module imports only from what stands before it:
 
-    errors, leads, codes, record,
+    errors, leads, codes, ranks, record,
     readers, writers, source, signals, pieces, tokens, overview, result, quality, beats,
     metrics, checkpoint, graphs, heads, engine, tasks, seen, stream, excerpts, saved, analysis, report,
     models, training,

@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 
 from anyecg.quality import DISABLING
+from anyecg.ranks import quantiles
 from anyecg.record import Record, runs_of
 from anyecg.result import Quality, Rhythm
 from anyecg.signals import bridge_gaps
@@ -211,12 +212,13 @@ def _compressed(band: np.ndarray, fs: float, floor: float) -> np.ndarray:
     piece = min(round(SCALE_S * fs), len(band))
     n_pieces = len(band) // piece
     pieces = np.abs(band[: n_pieces * piece]).reshape(n_pieces, piece)
-    scale = np.percentile(pieces, 98, axis=1)
+    scale = quantiles(pieces, (0.98,))[:, 0]
     around = np.pad(scale, 1, mode="edge")
     scale = np.median([around[:-2], around[1:-1], around[2:]], axis=0)
     scale = np.maximum(scale, floor)
     local = np.interp(np.arange(len(band)), (np.arange(n_pieces) + 0.5) * piece, scale)
-    return np.tanh(band / local)
+    compressed: np.ndarray = np.tanh((band / local).astype(np.float32))  # twenty times as fast as in 64 bits
+    return compressed
 
 
 def _without_short_gaps(recorded: np.ndarray, longest: int) -> np.ndarray:

@@ -225,7 +225,7 @@ class Model:
         asked = np.arange(len(whole.valid)) if only is None else only
         masks = [(turn_of == turn) & tokens.valid for turn in range(SURPRISE_PASSES)]
         turns = [whole.some(asked).hidden(whole.cut(mask)[asked], tokens.gain_known) for mask in masks]
-        (nll,) = self._run_encoder(Windows.together(turns), ["nll"], fast=fast)
+        nll = self._hidden_nll(Windows.together(turns), fast=fast)
         of_turn = np.split(nll.mean(axis=-1) / np.log(2), SURPRISE_PASSES)
         bits = np.full(whole.valid.shape, np.nan, dtype=np.float32)
         bits[asked] = np.select([turn.mask for turn in turns], of_turn, np.nan)
@@ -291,15 +291,27 @@ class Model:
         chosen = int(self.checkpoint.config["embedding_layer"])
         return self._run_encoder(windows, ["embeddings" if number == chosen else f"layer_{number}"])[0]
 
+    def _hidden_nll(self, windows: Windows, *, fast: bool = False) -> np.ndarray:
+        """Return -log p of each level of what is hidden, float32 (W, L, P, K); of the rest it may be anything."""
+        if not (fast and self._has_fast_graphs):
+            return self._run_encoder(windows, ["nll"])[0]
+        (last,) = self._run_encoder(windows, ["last"], fast=True)
+        nll = np.zeros(windows.codes.shape, dtype=np.float32)
+        hidden = windows.mask
+        # Each fragment is guessed by itself: the two thirds that are not hidden need no guess.
+        asked = {"last": last[hidden][:, None, None], "codes": windows.codes[hidden][:, None, None]}
+        if hidden.any():
+            nll[hidden] = self._graphs.run(FAST_GRAPHS[1], ["nll"], **asked)[0][:, 0, 0]
+        return nll
+
     def _run_encoder(self, windows: Windows, outputs: list[str], *, fast: bool = False) -> list[np.ndarray]:
         inputs = {name: getattr(windows, name) for name in ENCODER_INPUTS}
-        encoder, guess = FAST_GRAPHS
-        if not (fast and set(FAST_GRAPHS) <= self.checkpoint.config["files"].keys()):
-            return self._graphs.run("encoder.onnx", outputs, **inputs)
-        if outputs == ["nll"]:
-            (last,) = self._graphs.run(encoder, ["last"], **inputs)
-            return self._graphs.run(guess, outputs, last=last, codes=windows.codes)
-        return self._graphs.run(encoder, outputs, **inputs)
+        graph = FAST_GRAPHS[0] if fast and self._has_fast_graphs else "encoder.onnx"
+        return self._graphs.run(graph, outputs, **inputs)
+
+    @property
+    def _has_fast_graphs(self) -> bool:
+        return set(FAST_GRAPHS) <= self.checkpoint.config["files"].keys()
 
     def _encode(
         self, tokens: Tokens, mask: np.ndarray | None, outputs: list[str], *, fast: bool = False

@@ -19,6 +19,10 @@ TOKENS_AT_ONCE = 480
 """Fragments of leads that go through a graph together, such as two blocks of 12 leads. Their widest layer takes a
 megabyte and a half; with eight times as many both networks are a tenth to a half slower, with half as many, too."""
 
+FEWEST_PARTS = 2
+"""Parts of a batch of several items, however many cores there are: a graph that multiplies in 8 bits scales its numbers
+to the part they are in, and a recording shall have the same result on every machine."""
+
 
 class Graphs:
     """Opens graphs when they are first needed, or before that in a thread, and runs them.
@@ -59,7 +63,7 @@ class Graphs:
             An array an output, items along the first axis.
         """
         n_items, n_leads, n_fragments = next(iter(inputs.values())).shape[:3]
-        at_once = max(1, min(TOKENS_AT_ONCE // (n_leads * n_fragments), ceil(n_items / self.threads)))
+        at_once = max(1, min(TOKENS_AT_ONCE // (n_leads * n_fragments), ceil(n_items / FEWEST_PARTS)))
         session, options = self.open(name).result(), _only_what_is_asked()
 
         def run(start: int) -> list[np.ndarray]:

@@ -18,6 +18,7 @@ from anyecg.tasks.anomaly import References, anomaly_map, distance_levels, score
 from anyecg.tasks.arrhythmia import window_logits
 from anyecg.tasks.fibrillation import vf_windows
 from anyecg.tasks.st import st_levels
+from anyecg.tasks.window_measures import Measured
 from anyecg.tokens import Tokens
 
 FULL_PIECES = 10
@@ -119,11 +120,10 @@ def look(model: Model, piece: Piece, reference: References) -> Looked:
     tokens = model.tokenize(prepared, allow_nothing=True)
     later = piece.number >= FULL_PIECES
     embedding = model.embed(tokens, fast=later)
-    asked = None
-    if later and tokens.valid.any():
-        asked = _most_unusual(model, tokens, distance_levels(embedding, reference))
+    distances = distance_levels(embedding, reference)
+    asked = _most_unusual(model, tokens, distances) if later and tokens.valid.any() else None
     surprise = model.surprise(tokens, only=asked, fast=later)
-    return Looked(tokens, embedding, surprise, anomaly_map(embedding, surprise, reference))
+    return Looked(tokens, embedding, surprise, anomaly_map(embedding, surprise, reference, distances))
 
 
 def join(model: Model, waiting: Waiting, found: Detected, reference: References) -> Seen:
@@ -133,10 +133,11 @@ def join(model: Model, waiting: Waiting, found: Detected, reference: References)
     full = piece.number < FULL_PIECES
     rhythm = Rhythm(found.r_peaks_s, lead=found.lead)
     judged = [name for name, lead in quality.leads.items() if lead.score > 0] if quality.usable else []
-    windows = score_windows(embedding, judged, reference, prepared, rhythm, only=None if full else piece.number)
+    measured, only = Measured(prepared, rhythm), None if full else piece.number
+    windows = score_windows(embedding, judged, reference, measured, only)
     n_windows = max(1, round(tokens.valid.shape[1] / reference.known.window_fragments))
     segments = unusual_segments(looked.levels, embedding, set(judged), reference)
-    logits = window_logits(model, tokens, rhythm, quality, embedding, prepared, None if full else piece.number)
+    logits = window_logits(model, tokens, rhythm, quality, embedding, measured, only)
     there = np.isfinite(embedding.per_fragment[..., 0])
     at_s = piece.start_s
     return Seen(

@@ -197,6 +197,8 @@ def resampled_length(n_samples: int, from_hz: float, to_hz: float) -> int:
 
 def resample_mask(mask: np.ndarray, from_hz: float, to_hz: float, n_out: int) -> np.ndarray:
     """Carry a boolean mask, shape (n_leads, n_samples), to another rate: each new sample takes its nearest old one."""
+    if mask.all():
+        return np.ones((len(mask), n_out), dtype=bool)
     nearest = np.round(np.arange(n_out) * from_hz / to_hz).astype(np.int64)
     return mask[:, np.minimum(nearest, mask.shape[1] - 1)]
 

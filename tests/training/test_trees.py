@@ -19,6 +19,7 @@ from anyecg.metrics import auroc
 from anyecg.quality import assess
 from anyecg.record import Record
 from anyecg.tasks.arrhythmia import head_outputs, label_scores, record_logits, window_logits
+from anyecg.tasks.window_measures import Measured
 from anyecg.training import trees
 from anyecg.training.forests import (
     EVERY,
@@ -154,7 +155,7 @@ def test_an_analysis_adds_what_the_trees_make_of_the_measures(model, prepared):
         label_scores(model, head, tokens, rhythm, prepared=prepared), 1 / (1 + np.exp(-logits)), atol=1e-6
     )
     quality = assess(prepared, prepared)
-    by_window = window_logits(model, tokens, rhythm, quality, prepared=prepared)["diagnosis"]
+    by_window = window_logits(model, tokens, rhythm, quality, measured=Measured(prepared, rhythm))["diagnosis"]
     np.testing.assert_allclose(by_window.mean(axis=0), network + config["tree_weight"] * found, atol=1e-4)
 
 
@@ -184,8 +185,10 @@ def test_leads_of_no_use_are_not_measured(model, prepared):
     tokens, rhythm = model.tokenize(prepared.with_(signal=bad)), find_beats(prepared)
     quality = assess(prepared.with_(signal=bad), prepared.with_(signal=bad))
     assert quality.leads[prepared.leads[3]].score == 0
-    found = window_logits(model, tokens, rhythm, quality, prepared=prepared.with_(signal=bad))["diagnosis"]
-    without = window_logits(model, tokens, rhythm, quality, prepared=prepared)["diagnosis"]
+    found = window_logits(model, tokens, rhythm, quality, measured=Measured(prepared.with_(signal=bad), rhythm))[
+        "diagnosis"
+    ]
+    without = window_logits(model, tokens, rhythm, quality, measured=Measured(prepared, rhythm))["diagnosis"]
     np.testing.assert_array_equal(found, without)
 
 
@@ -193,7 +196,7 @@ def test_one_window_of_a_long_record_stands_for_all(model, toy_record):
     record = model.prepare(toy_record.with_(signal=toy_record.signal[:, : 120 * 360]))
     tokens, rhythm = model.tokenize(record), find_beats(record)
     quality = assess(record, record)
-    arguments = (model, tokens, rhythm, quality, None, record)
+    arguments = (model, tokens, rhythm, quality, None, Measured(record, rhythm))
     each = window_logits(*arguments)["rhythm"]
     weight = model.head("rhythm").config["tree_weight"]
     network = window_logits(*arguments, only=1)["rhythm"] - each

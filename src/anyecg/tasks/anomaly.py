@@ -42,11 +42,10 @@ from anyecg.tasks.measures import (
     MEASURES,
     RELATIVE,
     log_size,
-    measure_window,
     normal_scores,
     relative,
 )
-from anyecg.tasks.window_measures import RR, RR_BASIC, window_measures
+from anyecg.tasks.window_measures import RR, RR_BASIC, Measured
 
 FILE = "anomaly.npz"
 FILE_VERSION = 3
@@ -300,7 +299,8 @@ def find_anomaly(
     Anomaly or None
         None if no lead can be judged. ``score``: 0 is the median of normal records, 1 their 84th percentile.
     """
-    windows = score_windows(embedding, usable, reference, prepared, rhythm)
+    measured = Measured(prepared, rhythm) if prepared is not None and rhythm is not None else None
+    windows = score_windows(embedding, usable, reference, measured)
     if not len(windows):
         return None
     segments = unusual_segments(anomaly_map(embedding, surprise, reference), embedding, set(usable), reference)
@@ -318,14 +318,15 @@ def score_windows(
     embedding: Embedding,
     usable: list[str],
     reference: References,
-    prepared: Record | None = None,
-    rhythm: Rhythm | None = None,
+    measured: Measured | None = None,
     only: int | None = None,
 ) -> np.ndarray:
-    """Score the windows of a record; the parameters are those of `find_anomaly`.
+    """Score the windows of a record; the first three parameters are those of `find_anomaly`.
 
     Parameters
     ----------
+    measured : Measured, optional
+        The same record and its beats. Without it the scores rest on the embeddings alone.
     only : int, optional
         Score this window alone (counted round and round): what a long recording affords each of its pieces.
 
@@ -338,20 +339,19 @@ def score_windows(
     judged = [lead for lead, row in zip(embedding.leads, there, strict=True) if lead in usable and row.any()]
     if not judged:
         return np.empty((0, 2))
-    measured = prepared.pick(judged) if prepared is not None and rhythm is not None else None
     by_name = any(lead in reference.known.leads for lead in judged)
     wanted = (reference.known if by_name else reference.unknown).measure_names
+    best = None if measured is None else measured.rhythm.lead
     found = []
     windows = _windows(embedding.per_fragment.shape[1], reference.known.window_fragments)
     for start, end in windows if only is None else [windows[only % len(windows)]]:
-        cut = None
-        if measured is not None and rhythm is not None:
-            cut = measure_all(measured, rhythm, start * embedding.fragment_s, end * embedding.fragment_s, wanted)
+        start_s, end_s = start * embedding.fragment_s, end * embedding.fragment_s
+        measures = None if measured is None else measure_all(measured, start_s, end_s, tuple(judged), wanted)
         rows = {lead: there[embedding.leads.index(lead), start:end].mean() for lead in judged}
         leads = tuple(lead for lead in judged if rows[lead] >= 0.5 * max(rows.values()) > 0)
         if leads:
             window = embedding.per_fragment[[embedding.leads.index(lead) for lead in leads], start:end]
-            found.append(score_window(np.nanmean(window, axis=1), leads, cut, rhythm, reference))
+            found.append(score_window(np.nanmean(window, axis=1), leads, measures, best, reference))
     return np.array(found, dtype=np.float64).reshape(-1, 2)
 
 
@@ -362,30 +362,31 @@ def _windows(n_fragments: int, length: int) -> list[tuple[int, int]]:
 
 
 def measure_all(
-    prepared: Record, rhythm: Rhythm, start_s: float, end_s: float, wanted: tuple[str, ...] | None = None
+    measured: Measured,
+    start_s: float,
+    end_s: float,
+    leads: tuple[str, ...] | None = None,
+    wanted: tuple[str, ...] | None = None,
 ) -> np.ndarray:
-    """Return all that a stretch is compared by, (len(ALL_MEASURES),): `measure_window`, each lead's shape, intervals.
+    """Return all that a stretch is compared by, (len(ALL_MEASURES),): classical measures, each lead's shape, intervals.
 
     The shape of a lead does not need its gain. Further measures of intervals are NaN if none of them is ``wanted``.
     """
-    known, further = prepared.with_(gain_known=True), (*RR_BASIC, *RR)
-    if wanted is None or not set(wanted).isdisjoint(further):
-        both = window_measures((*MEASURES, *further), known, rhythm, start_s, end_s)
-        measured, intervals = np.split(both, [len(MEASURES)])
-    else:
-        measured = measure_window(known, rhythm, start_s, end_s)
-        intervals = np.full(len(further), np.nan, dtype=np.float32)
-    shapes = relative(measured)
-    if not prepared.gain_known:
-        measured[_columns(IN_MILLIVOLTS)] = np.nan
-    return np.concatenate([measured, shapes, intervals])
+    intervals = (*RR_BASIC, *RR) if wanted is None or not set(wanted).isdisjoint((*RR_BASIC, *RR)) else ()
+    found = measured.window((*MEASURES, *intervals), start_s, end_s, leads, any_gain=True)
+    classical, of_intervals = np.split(found, [len(MEASURES)])
+    shapes = relative(classical)
+    if not measured.prepared.gain_known:
+        classical[_columns(IN_MILLIVOLTS)] = np.nan
+    missing = np.full(len(RR_BASIC) + len(RR) - len(of_intervals), np.nan, dtype=np.float32)
+    return np.concatenate([classical, shapes, of_intervals, missing])
 
 
 def score_window(
     per_lead: np.ndarray,
     leads: tuple[str, ...],
-    measured: np.ndarray | None,
-    rhythm: Rhythm | None,
+    measures: np.ndarray | None,
+    best: str | None,
     reference: References,
 ) -> tuple[float, float]:
     """Score one window.
@@ -395,9 +396,9 @@ def score_window(
     per_lead : ndarray, shape (n_leads, width)
         Mean embeddings over the window.
     leads : tuple of str
-    measured : ndarray, shape (len(ALL_MEASURES),), optional
-    rhythm : Rhythm, optional
-        Names the lead that was measured.
+    measures : ndarray, shape (len(ALL_MEASURES),), optional
+    best : str, optional
+        The lead whose beats were measured.
     reference : References
 
     Returns
@@ -410,10 +411,10 @@ def score_window(
     rows = known or list(range(len(leads)))
     columns = [normal.leads.index(leads[i]) if known else 0 for i in rows]
     level, normal_levels = normal.embedding_levels(per_lead[rows], columns)
-    if measured is not None:
+    if measures is not None:
         names = [leads[i] for i in rows]
-        best = columns[names.index(rhythm.lead)] if rhythm is not None and rhythm.lead in names else columns[0]
-        of_measures = normal.measure_levels(measured[_columns(normal.measure_names)], best)
+        column = columns[names.index(best)] if best in names else columns[0]
+        of_measures = normal.measure_levels(measures[_columns(normal.measure_names)], column)
         if of_measures is not None:
             share = normal.embedding_share
             level = share * level + (1 - share) * of_measures[0]
@@ -422,7 +423,9 @@ def score_window(
     return (level - median) / spread, 100.0 * float((normal_levels < level).mean())
 
 
-def anomaly_map(embedding: Embedding, surprise: np.ndarray, reference: References) -> np.ndarray:
+def anomaly_map(
+    embedding: Embedding, surprise: np.ndarray, reference: References, distances: np.ndarray | None = None
+) -> np.ndarray:
     """Return how unusual each fragment of each lead is.
 
     Parameters
@@ -431,16 +434,19 @@ def anomaly_map(embedding: Embedding, surprise: np.ndarray, reference: Reference
     surprise : ndarray, shape (n_leads, n_fragments)
         Bits.
     reference : References
+    distances : ndarray, shape (n_leads, n_fragments), optional
+        The embedding's `distance_levels`, where they are known.
 
     Returns
     -------
     ndarray of float32, shape (n_leads, n_fragments)
         In spreads of normal fragments above their median; NaN where not recorded, or where surprise was not asked for.
     """
-    levels = distance_levels(embedding, reference)
+    distances = distance_levels(embedding, reference) if distances is None else distances
+    levels = np.empty_like(distances)
     for row, lead in enumerate(embedding.leads):
         median, spread = reference.of(lead)[0].fragment_levels[0]
-        levels[row] = (levels[row] + (surprise[row] - median) / spread) / 2
+        levels[row] = (distances[row] + (surprise[row] - median) / spread) / 2
     return levels
 
 

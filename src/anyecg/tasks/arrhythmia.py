@@ -19,7 +19,7 @@ from anyecg.heads import Head
 from anyecg.record import Record
 from anyecg.result import Finding, Quality, Rhythm
 from anyecg.tasks.rr_features import rr_features
-from anyecg.tasks.window_measures import KNOWN, window_measures
+from anyecg.tasks.window_measures import KNOWN, Measured
 from anyecg.tokens import Tokens
 
 KIND = "record"
@@ -55,7 +55,7 @@ def find_labels(
     tuple of Finding
         As `labels_of` returns them.
     """
-    logits = window_logits(model, tokens, rhythm, quality, embedding, prepared)
+    logits = window_logits(model, tokens, rhythm, quality, embedding, _measurable(prepared, rhythm))
     return labels_of(model, logits, quality, tokens.n_samples / tokens.grid.fs_hz)
 
 
@@ -65,15 +65,18 @@ def window_logits(
     rhythm: Rhythm,
     quality: Quality,
     embedding: Embedding | None = None,
-    prepared: Record | None = None,
+    measured: Measured | None = None,
     only: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Return what each record head makes of each window in which a usable lead is recorded: float32 (W, n_labels).
 
-    The parameters are those of `find_labels`, and:
+    The first parameters are those of `find_labels`.
 
     Parameters
     ----------
+    measured : Measured, optional
+        What the tokens were made of, and its beats: heads with trees measure it. Without it they measure what the codes
+        stand for.
     only : int, optional
         Measure this window alone (counted round and round), and let it stand for all: what a long recording affords
         each of its pieces. The networks see every window all the same.
@@ -85,7 +88,7 @@ def window_logits(
     if not visible.valid.any():
         return {head.name: np.empty((0, len(head.labels)), dtype=np.float32) for head in heads}
     known = embedding if seen.all() else None
-    look = _Look(model, heads, visible, rhythm, known, prepared, only)
+    look = _Look(model, heads, visible, rhythm, known, measured, only)
     return {head.name: look.logits(head) for head in heads}
 
 
@@ -161,7 +164,7 @@ def record_logits(
     prepared: Record | None = None,
 ) -> np.ndarray:
     """Return the calibrated logit of each label of a head, shape (n_labels,); parameters as for `find_labels`."""
-    logits = _mean(_Look(model, [head], tokens, rhythm, embedding, prepared).logits(head))
+    logits = _mean(_Look(model, [head], tokens, rhythm, embedding, _measurable(prepared, rhythm)).logits(head))
     return calibrated_logits(logits, for_leads(head.config, len(tokens.leads)))
 
 
@@ -172,8 +175,12 @@ def head_outputs(
 
     A head without trees has zeros for them.
     """
-    network, trees = _Look(model, [head], tokens, rhythm, None, prepared).outputs(head)
+    network, trees = _Look(model, [head], tokens, rhythm, None, _measurable(prepared, rhythm)).outputs(head)
     return _mean(network), _mean(trees)
+
+
+def _measurable(prepared: Record | None, rhythm: Rhythm) -> Measured | None:
+    return None if prepared is None else Measured(prepared, rhythm)
 
 
 def _mean(logits: np.ndarray) -> np.ndarray:
@@ -190,11 +197,11 @@ class _Look:
         tokens: Tokens,
         rhythm: Rhythm,
         embedding: Embedding | None = None,
-        prepared: Record | None = None,
+        measured: Measured | None = None,
         only: int | None = None,
     ) -> None:
         self.model, self.tokens, self.rhythm = model, tokens, rhythm
-        self.embedding, self.prepared, self.only = embedding, prepared, only
+        self.embedding, self.measured, self.only = embedding, measured, only
         self.windows = model.windows(tokens)
         size = self.windows.valid.shape[-1]
         self.heard = np.asarray(self.windows.valid.any(axis=(1, 2)))
@@ -237,20 +244,20 @@ class _Look:
                 f"{head.path}: asks for measures {unknown[:3]}, expected some of this version's. Update anyecg, or "
                 "take the checkpoint anew from its source."
             )
-        return self._measured[:, [self.names.index(name) for name in head.config["measures"]]]
+        return self._of_windows[:, [self.names.index(name) for name in head.config["measures"]]]
 
     @cached_property
-    def _measured(self) -> np.ndarray:
+    def _of_windows(self) -> np.ndarray:
         """The measures that any of the heads asks for, in each window; NaN where nothing is recorded."""
-        prepared = self.model.decode(self.tokens) if self.prepared is None else self.prepared
-        seen = np.asarray(self.tokens.valid.any(axis=1))
-        prepared = prepared.pick([lead for lead, there in zip(self.tokens.leads, seen, strict=True) if there])
+        measured = self.measured or Measured(self.model.decode(self.tokens), self.rhythm)
+        seen = np.asarray(self.tokens.valid.any(axis=1)).tolist()
+        leads = tuple(lead for lead, there in zip(self.tokens.leads, seen, strict=True) if there)
         asked = np.flatnonzero(self.heard)
         asked = asked if self.only is None else asked[[self.only % len(asked)]]
         found = np.full((len(self.heard), len(self.names)), np.nan, dtype=np.float32)
         for window in asked:
             start_s = self.starts[window]
-            found[window] = window_measures(self.names, prepared, self.rhythm, start_s, start_s + self.length_s)
+            found[window] = measured.window(self.names, start_s, start_s + self.length_s, leads)
         return found if self.only is None else np.repeat(found[asked], len(found), axis=0)
 
 

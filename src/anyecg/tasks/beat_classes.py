@@ -9,12 +9,14 @@ the trees said; whether a beat is N or S, the mean of their log odds decides.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from anyecg.beats import qrs_band
 from anyecg.engine import Model
 from anyecg.heads import Head
+from anyecg.ranks import median
 from anyecg.record import Annotation, Record
 from anyecg.result import BEAT_CLASSES, Rhythm
 from anyecg.tasks.beat_rr import RR_NEAR
@@ -202,7 +204,7 @@ def _gather(signal: np.ndarray, at: np.ndarray, fs: float) -> tuple[np.ndarray, 
     beats = np.lib.stride_tricks.sliding_window_view(padded, n_times, axis=1)[:, starts].transpose(1, 0, 2)  # (n, L, T)
     recorded = np.isfinite(beats)
     n_recorded = recorded.sum(axis=-1)
-    beats = np.where(recorded, beats, 0)
+    beats = beats if recorded.all() else np.where(recorded, beats, 0)
     mean = beats.sum(axis=-1) / np.maximum(n_recorded, 1)
     beats = np.where(recorded, beats - mean[..., None], 0).astype(np.float32)
     # The first and the last beat of a record lack some of their stretch, but not their QRS complex.
@@ -211,20 +213,32 @@ def _gather(signal: np.ndarray, at: np.ndarray, fs: float) -> tuple[np.ndarray, 
 
 def _snapped(beats: np.ndarray, fs: float) -> np.ndarray:
     """Move each beat so that the largest 5-30 Hz deflection near its given R peak is in its middle."""
-    from scipy.signal import sosfiltfilt
-
     reach = round(SNAP_S * fs)
-    middle = round((BEFORE_S + SPARE_S) * fs)
-    band = np.abs(sosfiltfilt(qrs_band(fs), beats, padlen=0))
-    near = band[..., middle - reach : middle + reach + 1]
+    to_band = _qrs_band_near(beats.shape[-1], fs)
+    near = np.abs(beats.reshape(-1, len(to_band)) @ to_band).reshape(*beats.shape[:2], -1)
     near = near / (np.median(near.max(axis=-1), axis=0)[None, :, None] + 1e-9)
     return _shifted(beats, near.sum(axis=1).argmax(axis=-1) - reach)
 
 
+@lru_cache(maxsize=4)
+def _qrs_band_near(n_times: int, fs: float) -> np.ndarray:
+    """Return the matrix that takes a beat (n_times,) to its 5-30 Hz signal near the R peak, forward and backward.
+
+    A filter is linear: what it makes of each single sample says what it makes of a beat. Thousands of short beats are
+    filtered ten times as fast this way.
+    """
+    from scipy.signal import sosfiltfilt
+
+    reach, middle = round(SNAP_S * fs), round((BEFORE_S + SPARE_S) * fs)
+    return np.asarray(sosfiltfilt(qrs_band(fs), np.eye(n_times), padlen=0)[:, middle - reach : middle + reach + 1])
+
+
 def _shifted(beats: np.ndarray, by: np.ndarray) -> np.ndarray:
     """Return beats (n, L, T) from ``by`` (n,) samples later on; the ends repeat."""
-    index = np.clip(np.arange(beats.shape[-1]) + by[:, None], 0, beats.shape[-1] - 1)
-    return np.take_along_axis(beats, index[:, None], axis=-1)
+    reach = int(np.abs(by).max(initial=0))
+    padded = np.pad(beats, ((0, 0), (0, 0), (reach, reach)), mode="edge")
+    shifts = np.lib.stride_tricks.sliding_window_view(padded, beats.shape[-1], axis=-1)  # (n, L, 2 reach + 1, T)
+    return np.ascontiguousarray(shifts[np.arange(len(beats)), :, by + reach])
 
 
 def _dominant(beats: np.ndarray, there: np.ndarray, steady: np.ndarray) -> np.ndarray:
@@ -237,18 +251,10 @@ def _dominant(beats: np.ndarray, there: np.ndarray, steady: np.ndarray) -> np.nd
             usable = there[:, lead]
         if usable.any():
             some = beats[usable, lead]
-            first = _median_beat(some)
+            first = median(some, axis=0)
             away = np.abs(some - first).sum(axis=1)
-            dominant[lead] = _median_beat(some[away <= np.median(away)])
+            dominant[lead] = median(some[away <= np.median(away)], axis=0)
     return dominant
-
-
-def _median_beat(beats: np.ndarray) -> np.ndarray:
-    """Return the median of beats (n, T): (T,). Sample by sample, where the beats of a sample lie side by side."""
-    half = len(beats) // 2
-    ordered = np.partition(np.ascontiguousarray(beats.T), half, axis=1)  # one pivot: half the time of np.median's
-    upper = ordered[:, half]
-    return upper if len(beats) % 2 else (ordered[:, :half].max(axis=1) + upper) / 2
 
 
 def _lagged(beats: np.ndarray, dominant: np.ndarray, fs: float) -> np.ndarray:

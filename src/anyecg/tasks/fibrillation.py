@@ -117,14 +117,16 @@ def vf_episodes(scores: np.ndarray, window_s: float = WINDOW_S, threshold: float
 
 def leakage(waves: np.ndarray) -> np.ndarray:
     """Return what adding each wave (..., n) to itself half a mean period later leaves of it: 0 for a sine."""
-    size = np.abs(waves)
-    steps = np.abs(np.diff(waves, axis=-1)).sum(axis=-1)
-    half = np.floor(np.pi * size.sum(axis=-1) / (steps + 1e-12) + 0.5).astype(np.int64).clip(1, waves.shape[-1] - 1)
-    before = np.arange(waves.shape[-1]) - half[..., None]
-    inside = before >= 0
-    earlier = np.take_along_axis(waves, np.maximum(before, 0), axis=-1)
-    left = (np.abs(waves + earlier) * inside).sum(axis=-1)
-    return np.asarray(left / (((size + np.abs(earlier)) * inside).sum(axis=-1) + 1e-12))
+    shape, n = waves.shape[:-1], waves.shape[-1]
+    waves = waves.reshape(-1, n)
+    size, steps = np.abs(waves).sum(axis=1), np.abs(np.diff(waves, axis=1)).sum(axis=1)
+    half = np.floor(np.pi * size / (steps + 1e-12) + 0.5).astype(np.int64).clip(1, n - 1)
+    behind_zeros = np.pad(waves, ((0, 0), (n, 0)))
+    earlier = np.lib.stride_tricks.sliding_window_view(behind_zeros, n, axis=1)[np.arange(len(waves)), n - half]
+    here = np.where(np.arange(n) >= half[:, None], waves, 0)  # where there is something half a period earlier
+    left = np.abs(here + earlier).sum(axis=1)
+    whole = (np.abs(here) + np.abs(earlier)).sum(axis=1)
+    return np.asarray(left / (whole + 1e-12)).reshape(shape)
 
 
 def time_away(waves: np.ndarray, fs: float) -> np.ndarray:

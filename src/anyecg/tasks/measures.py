@@ -34,6 +34,7 @@ from statistics import NormalDist
 import numpy as np
 
 from anyecg.leads import STANDARD_LEADS
+from anyecg.ranks import median, quantiles
 from anyecg.record import Record
 from anyecg.result import Rhythm
 from anyecg.signals import bridge_gaps
@@ -121,20 +122,10 @@ def measure(prepared: Record, rhythm: Rhythm) -> np.ndarray:
         found |= _spectrum(signal[rows], prepared.fs)
         beats = _beats(signal, peaks_s, prepared.fs)
         if len(beats) > 0:
-            rr_s = float(np.median(np.diff(peaks_s))) if len(peaks_s) > 1 else 0.8
+            rr_s = float(median(np.diff(peaks_s))) if len(peaks_s) > 1 else 0.8
             found |= _alike(beats[:, best], prepared.fs, rr_s)
-            found |= _median_beat(np.median(beats, axis=0), prepared, rows, best, rr_s)
+            found |= _median_beat(median(beats, axis=0), prepared, rows, best, rr_s)
     return np.array([found.get(name, np.nan) for name in MEASURES], dtype=np.float32)
-
-
-def measure_window(prepared: Record, rhythm: Rhythm, start_s: float, end_s: float) -> np.ndarray:
-    """Return the measures of a stretch, (len(MEASURES),); NaN where they need a gain that is unknown."""
-    cut = prepared.with_(signal=prepared.signal[:, round(start_s * prepared.fs) : round(end_s * prepared.fs)])
-    inside = (rhythm.r_peaks_s >= start_s) & (rhythm.r_peaks_s < end_s)
-    measured = measure(cut, Rhythm(rhythm.r_peaks_s[inside] - start_s, lead=rhythm.lead))
-    if not prepared.gain_known:
-        measured[[MEASURES.index(name) for name in IN_MILLIVOLTS]] = np.nan
-    return measured
 
 
 def relative(measured: np.ndarray) -> np.ndarray:
@@ -192,19 +183,19 @@ def _rhythm(peaks_s: np.ndarray) -> dict[str, float]:
     found = {"beats": float(len(peaks_s))}
     if len(rr) < 2:
         return found
-    steps, median = np.diff(rr), float(np.median(rr))
+    steps, middle = np.diff(rr), float(median(rr))
     counts = np.bincount((rr // 50).astype(int))
     shares = counts[counts > 0] / len(rr)
     sd1, sd2 = np.std(steps) / np.sqrt(2), np.std(rr[1:] + rr[:-1]) / np.sqrt(2)
     return found | {
-        "rate_bpm": 60_000 / median,
+        "rate_bpm": 60_000 / middle,
         "rr_mean_ms": float(rr.mean()),
         "rr_sd_ms": float(rr.std()),
         "rr_cv": float(rr.std() / rr.mean()),
         "rr_rmssd_ms": float(np.sqrt(np.square(steps).mean())),
         "rr_pnn50": float((np.abs(steps) > 50).mean()),
-        "rr_shortest": float(rr.min() / median),
-        "rr_longest": float(rr.max() / median),
+        "rr_shortest": float(rr.min() / middle),
+        "rr_longest": float(rr.max() / middle),
         "rr_early": float((rr[1:] < 0.85 * rr[:-1]).mean()),
         "rr_entropy": float(-(shares * np.log2(shares)).sum()),
         "rr_steps_scatter": float(sd1 / (sd2 + 1.0)),
@@ -243,12 +234,12 @@ def _alike(beats: np.ndarray, fs: float, rr_s: float) -> dict[str, float]:
     """Compare the beats (n_beats, n_window) of one lead with their median, from -0.2 to 0.3 s; look for f waves."""
     middle = beats[:, round((BEFORE_S - 0.2) * fs) : round((BEFORE_S + 0.3) * fs)]
     middle = middle - middle.mean(axis=1, keepdims=True)
-    median = np.median(middle, axis=0)
-    norm = np.linalg.norm(middle, axis=1) * np.linalg.norm(median) + 1e-9
-    alike = middle @ median / norm
+    usual = median(middle, axis=0)
+    norm = np.linalg.norm(middle, axis=1) * np.linalg.norm(usual) + 1e-9
+    alike = middle @ usual / norm
     found = {
-        "alike_median": float(np.median(alike)),
-        "alike_low": float(np.percentile(alike, 10)),
+        "alike_median": float(median(alike)),
+        "alike_low": float(quantiles(alike, (0.1,))[0]),
         "odd_beats": float((alike < ODD_BEAT).mean()),
     }
     quiet = beats[:, : round((BEFORE_S - 0.06) * fs)]  # from the end of T, in most rhythms, to the QRS
@@ -263,7 +254,7 @@ def _median_beat(beat: np.ndarray, prepared: Record, rows: list[int], best: int,
     """Measure the median beat (n_leads, n_window): intervals, each lead's waves, axes, voltages."""
     fs = prepared.fs
     (onset, offset, t_end), found = _intervals(beat[rows], fs, rr_s)
-    level = np.median(beat[:, max(0, onset - round(0.03 * fs)) : max(1, onset - 1)], axis=1, keepdims=True)
+    level = median(beat[:, max(0, onset - round(0.03 * fs)) : max(1, onset - 1)], axis=1)[:, None]
     beat = beat - level
     waves = {}
     for row in rows:
@@ -289,7 +280,7 @@ def _intervals(beat: np.ndarray, fs: float, rr_s: float) -> tuple[tuple[int, int
     onset = int(r - round(0.14 * fs) + earlier[-1]) if len(earlier) else int(r - round(0.06 * fs))
     offset = int(r + round(0.02 * fs) + later[0]) if len(later) else int(r + round(0.08 * fs))
 
-    level = np.median(beat[:, max(0, onset - round(0.03 * fs)) : max(1, onset - 1)], axis=1, keepdims=True)
+    level = median(beat[:, max(0, onset - round(0.03 * fs)) : max(1, onset - 1)], axis=1)[:, None]
     height = np.sqrt(np.square(beat - level).mean(axis=0))
     last = min(beat.shape[1], r + round(min(AFTER_S, 0.7 * rr_s) * fs))
     start_t = min(offset + round(0.06 * fs), last - 2)

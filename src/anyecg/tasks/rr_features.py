@@ -6,6 +6,8 @@ irregularity, the mark of atrial fibrillation, is easier said than learned from 
 
 import numpy as np
 
+from anyecg.ranks import median
+
 FEATURE_NAMES = (
     "beats a second",
     "mean RR",
@@ -23,7 +25,7 @@ FEATURE_NAMES = (
 LEAST_BEATS = 4
 """Three intervals: fewer say nothing of irregularity."""
 
-_CHANGE_BINS = np.array([-np.inf, -0.25, -0.1, -0.03, 0.03, 0.1, 0.25, np.inf])
+_CHANGE_EDGES = np.array([-0.25, -0.1, -0.03, 0.03, 0.1, 0.25])
 
 
 def rr_features(r_peaks_s: np.ndarray, start_s: float, end_s: float) -> np.ndarray:
@@ -43,10 +45,10 @@ def rr_features(r_peaks_s: np.ndarray, start_s: float, end_s: float) -> np.ndarr
     if len(peaks) < LEAST_BEATS:
         return np.zeros(len(FEATURE_NAMES), dtype=np.float32)
     rr = np.diff(peaks)
-    median = float(np.median(rr))
+    middle = float(median(rr))
     change = np.diff(rr)
-    relative = change / median
-    share = np.histogram(relative, _CHANGE_BINS)[0] / len(relative)
+    relative = change / middle
+    share = np.bincount(np.searchsorted(_CHANGE_EDGES, relative, side="right")) / len(relative)
     entropy = -(share[share > 0] * np.log(share[share > 0])).sum()
     spread = rr.std()
     lag = float(np.mean((rr[1:] - rr.mean()) * (rr[:-1] - rr.mean())) / (spread**2 + 1e-6))
@@ -56,9 +58,9 @@ def rr_features(r_peaks_s: np.ndarray, start_s: float, end_s: float) -> np.ndarr
             rr.mean(),
             np.log(spread + 5e-3),
             np.log(np.abs(change).mean() + 5e-3),
-            rr.min() / median,
-            rr.max() / median,
-            np.median(np.abs(rr - median)) / median,
+            rr.min() / middle,
+            rr.max() / middle,
+            float(median(np.abs(rr - middle))) / middle,
             (np.abs(relative) > 0.1).mean(),
             (np.abs(change) > 0.05).mean(),
             lag,

@@ -6,6 +6,7 @@ conduction move it too; it was not validated against an annotated ST database, s
 
 import numpy as np
 
+from anyecg.ranks import median
 from anyecg.record import Record
 
 BEFORE_S, AFTER_S = 0.20, 0.30
@@ -63,23 +64,23 @@ def st_levels(piece: Record, r_peaks_s: np.ndarray) -> np.ndarray:
     if len(at) < FEWEST_BEATS:
         return levels
     beats = piece.signal[:, at[:, None] + np.arange(-before, after + 1)].astype(np.float64)  # (L, beats, window)
-    whole = np.asarray(np.isfinite(beats).all(axis=2))
+    whole = np.isfinite(beats.sum(axis=2))
     rows = np.flatnonzero(whole.sum(axis=1) >= FEWEST_BEATS)
     if not len(rows):
         return levels
-    onset, j = _qrs(np.stack([np.median(beats[row, whole[row]], axis=0) for row in rows]), before, fs)
+    onset, j = _qrs(np.stack([median(beats[row, whole[row]], axis=0) for row in rows]), before, fs)
     pr = slice(max(onset - round((PR_S + GUARD_S) * fs), 0), max(onset - round(GUARD_S * fs), 1))
     middle, half = j + round(AFTER_J_S * fs), round(HALF_WIDTH_S * fs)
     st = slice(middle - half, middle + half + 1)
     for row in rows.tolist():
         own = beats[row, whole[row]]
-        levels[row] = np.median(own[:, st].mean(axis=1) - own[:, pr].mean(axis=1))
+        levels[row] = median(own[:, st].mean(axis=1) - own[:, pr].mean(axis=1))
     return levels
 
 
-def _qrs(median: np.ndarray, r: int, fs: float) -> tuple[int, int]:
+def _qrs(beat: np.ndarray, r: int, fs: float) -> tuple[int, int]:
     """Return the samples at which QRS of a median beat (n_leads, n_window), R at sample ``r``, begins and ends."""
-    slope = np.sqrt(np.square(np.gradient(median, axis=1)).mean(axis=0))
+    slope = np.sqrt(np.square(np.gradient(beat, axis=1)).mean(axis=0))
     slope = np.convolve(slope, np.ones(3) / 3, mode="same")
     steepest = slope[r - round(0.06 * fs) : r + round(0.08 * fs)].max()
     size = max(round(CALM_S * fs), 2)

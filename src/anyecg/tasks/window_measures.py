@@ -15,7 +15,7 @@ from anyecg.record import Record
 from anyecg.result import Rhythm
 from anyecg.signals import bridge_gaps
 from anyecg.tasks import rr_features
-from anyecg.tasks.measures import MEASURES, measure_window
+from anyecg.tasks.measures import IN_MILLIVOLTS, MEASURES, measure
 
 BANDS_HZ = (0.5, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 75.0)
 PIECE_S = 2.0
@@ -40,7 +40,8 @@ SHAPE = (
     *(f"shape: {p:g} quantile over spread" for p in (0.01, 0.05, 0.95, 0.99)),
     "shape: seconds",
 )
-SHAPE_IN_MILLIVOLTS = tuple(name for name in SHAPE if name.endswith("mV"))
+NEED_GAIN = frozenset((*IN_MILLIVOLTS, *(name for name in SHAPE if name.endswith("mV"))))
+"""Measures that mean nothing where the gain is unknown."""
 
 _NEED_NAMES = (*(f"{lead}_" for lead in STANDARD_LEADS), "qrs_axis", "t_axis", "qrs_t_angle", "sokolow", "cornell")
 _ANY_LEAD = tuple(name for name in MEASURES if not name.startswith((*_NEED_NAMES, "transition")))
@@ -51,38 +52,77 @@ ONE_LEAD = (*_ANY_LEAD, *RR_BASIC, *RR, *SHAPE)
 KNOWN = frozenset((*MEASURES, *ONE_LEAD))
 
 
-def window_measures(
-    names: tuple[str, ...], prepared: Record, rhythm: Rhythm, start_s: float, end_s: float
-) -> np.ndarray:
-    """Take measures of one window.
+class Measured:
+    """A prepared record and its beats, whose windows are measured once for all who ask.
 
     Parameters
     ----------
-    names : tuple of str
-        Of `KNOWN`.
     prepared : Record
         As `anyecg.prepare` returns it; any leads.
     rhythm : Rhythm
         Of the same record; its lead gives the shape, without one the first lead.
-    start_s, end_s : float
-
-    Returns
-    -------
-    ndarray of float32, shape (len(names),)
-        NaN where a measure cannot be taken: too few beats, a lead that is not there, a gain that is not known.
     """
-    end_s = min(end_s, prepared.n_samples / prepared.fs)
-    found = dict(zip(MEASURES, measure_window(prepared, rhythm, start_s, end_s), strict=True))
-    if not found.keys() >= set(names):
-        peaks_s = rhythm.r_peaks_s[(rhythm.r_peaks_s >= start_s) & (rhythm.r_peaks_s < end_s)]
-        row = prepared.leads.index(rhythm.lead) if rhythm.lead in prepared.leads else 0
-        lead = prepared.signal[row : row + 1, round(start_s * prepared.fs) : round(end_s * prepared.fs)]
-        found |= dict(zip(RR_BASIC, rr_features.rr_features(peaks_s, start_s, end_s), strict=True))
-        found |= dict(zip(RR, _rr(peaks_s), strict=True))
-        found |= dict(zip(SHAPE, _shape(lead, prepared.fs), strict=True))
-        if not prepared.gain_known:
-            found |= dict.fromkeys(SHAPE_IN_MILLIVOLTS, np.nan)
-    return np.array([found[name] for name in names], dtype=np.float32)
+
+    def __init__(self, prepared: Record, rhythm: Rhythm) -> None:
+        self.prepared, self.rhythm = prepared, rhythm
+        self._found: dict[tuple[tuple[str, ...], float, float], dict[str, float]] = {}
+
+    def window(
+        self,
+        names: tuple[str, ...],
+        start_s: float,
+        end_s: float,
+        leads: tuple[str, ...] | None = None,
+        *,
+        any_gain: bool = False,
+    ) -> np.ndarray:
+        """Return measures of one window.
+
+        Parameters
+        ----------
+        names : tuple of str
+            Of `KNOWN`.
+        start_s, end_s : float
+        leads : tuple of str, optional
+            Those that are measured; default: all.
+        any_gain : bool
+            Millivolts, too, where the gain is not known: to be divided by each other.
+
+        Returns
+        -------
+        ndarray of float32, shape (len(names),)
+            NaN where a measure cannot be taken: too few beats, a lead that is not there, a gain that is not known.
+        """
+        leads = self.prepared.leads if leads is None else leads
+        end_s = min(end_s, self.prepared.n_samples / self.prepared.fs)
+        found = self._found.setdefault((leads, start_s, end_s), {})
+        if not found.keys() >= set(names):
+            self._measure(found, names, self.prepared.pick(leads), start_s, end_s)
+        if any_gain or self.prepared.gain_known:
+            return np.array([found[name] for name in names], dtype=np.float32)
+        return np.array([np.nan if name in NEED_GAIN else found[name] for name in names], dtype=np.float32)
+
+    def _measure(
+        self, found: dict[str, float], names: tuple[str, ...], record: Record, start_s: float, end_s: float
+    ) -> None:
+        """Add what is missing: the classical measures, then all others."""
+        cut = record.with_(signal=record.signal[:, round(start_s * record.fs) : round(end_s * record.fs)])
+        lead, peaks_s = self.rhythm.lead, self.rhythm.r_peaks_s
+        peaks_s = peaks_s[(peaks_s >= start_s) & (peaks_s < end_s)]
+        if not found:
+            found |= zip(MEASURES, measure(cut, Rhythm(peaks_s - start_s, lead=lead)).tolist(), strict=True)
+        if not found.keys() >= set(names):
+            row = cut.leads.index(lead) if lead in cut.leads else 0
+            found |= zip(RR_BASIC, rr_features.rr_features(peaks_s, start_s, end_s).tolist(), strict=True)
+            found |= zip(RR, _rr(peaks_s).tolist(), strict=True)
+            found |= zip(SHAPE, _shape(cut.signal[row : row + 1], cut.fs).tolist(), strict=True)
+
+
+def window_measures(
+    names: tuple[str, ...], prepared: Record, rhythm: Rhythm, start_s: float, end_s: float
+) -> np.ndarray:
+    """Return measures of a single window, as `Measured.window` does."""
+    return Measured(prepared, rhythm).window(names, start_s, end_s)
 
 
 def _rr(peaks_s: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ from anyecg.tasks.anomaly import (
     median_and_spread,
 )
 from anyecg.tasks.measures import AXES, BEATS, INTERVALS, LEVELS, RHYTHM, SPECTRUM, VOLTAGES, normal_scores
-from anyecg.tasks.window_measures import RR, RR_BASIC
+from anyecg.tasks.window_measures import RR, RR_BASIC, Measured
 from anyecg.training.datasets import (
     NORMAL,
     SINGLE_LEAD_DATABASE,
@@ -102,7 +102,7 @@ class Views:
         self.per_lead.append(np.nanmean(per_fragment, axis=1))
         rhythms = [find_beats(record) for record in shown]
         self.measured.append(
-            np.stack([measure_all(r, beats, 0.0, r.duration_s) for r, beats in zip(shown, rhythms, strict=True)])
+            np.stack([measure_all(Measured(r, b), 0.0, r.duration_s) for r, b in zip(shown, rhythms, strict=True)])
         )
         every = max(1, per_fragment.shape[1] // FRAGMENTS_OF_A_VIEW)
         self.fragments.append(per_fragment[:, ::every])
@@ -169,7 +169,7 @@ def _merged(measured: np.ndarray, record: Record) -> np.ndarray:
     """
     there = np.isfinite(measured)
     merged = measured[there.argmax(axis=0), np.arange(measured.shape[1])]
-    whole = measure_all(record, find_beats(record), 0.0, record.duration_s)
+    whole = measure_all(Measured(record, find_beats(record)), 0.0, record.duration_s)
     chosen = [ALL_MEASURES.index(name) for name in (*AXES, *VOLTAGES)]
     merged[chosen] = whole[chosen]
     return merged[None]
