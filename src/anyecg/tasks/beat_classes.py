@@ -199,9 +199,11 @@ def _gather(signal: np.ndarray, at: np.ndarray, fs: float) -> tuple[np.ndarray, 
     """
     before, after = (round((s + SPARE_S) * fs) for s in (BEFORE_S, AFTER_S))
     n_times = before + after
-    padded = np.pad(signal, ((0, 0), (n_times, n_times)), constant_values=np.nan)
-    starts = np.clip(at - before + n_times, 0, signal.shape[1] + n_times)
-    beats = np.lib.stride_tricks.sliding_window_view(padded, n_times, axis=1)[:, starts].transpose(1, 0, 2)  # (n, L, T)
+    starts = at - before
+    if starts.min() < 0 or starts.max() + n_times > signal.shape[1]:
+        signal = np.pad(signal, ((0, 0), (n_times, n_times)), constant_values=np.nan)
+        starts = np.clip(starts + n_times, 0, signal.shape[1] - n_times)
+    beats = np.lib.stride_tricks.sliding_window_view(signal, n_times, axis=1)[:, starts].transpose(1, 0, 2)  # (n, L, T)
     recorded = np.isfinite(beats)
     n_recorded = recorded.sum(axis=-1)
     beats = beats if recorded.all() else np.where(recorded, beats, 0)
