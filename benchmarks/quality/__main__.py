@@ -23,6 +23,7 @@ ROWS = {
     "rhythm": "single-lead rhythm",
     "beats": "beat classes between patients",
     "anomaly": "one-class anomaly",
+    "left_out": "one-class anomaly in sources that no stage has seen",
     "restoration": "corrupted-lead generation",
     "long": "episodes and burden in long recordings",
     "paroxysmal": "a second level over windows: paroxysmal atrial fibrillation from half an hour",

@@ -64,6 +64,10 @@ EXTERNAL = (
     "or chosen on any of these records; those of train were seen in pre-training, without labels."
 )
 
+PARTS = ((1, True), (2, True), (2, False), (3, True))
+"""Of other sources: how many splits, test first; whether variants of sinus rhythm are normal. Records of train are no
+part of what is normal, but the shipped encoder saw them, without labels, in pre-training."""
+
 FLAGGED = 95.0
 """Percentile above which a record is counted as flagged: one normal record in twenty, if the scale is right."""
 
@@ -83,18 +87,18 @@ def run(model: Model, data: Path, work: Path, progress: Progress) -> dict[str, A
     subsets, flagged = {}, {}
     for name, (leads, shown) in SUBSETS.items():
         progress(f"ptb-xl test, {name}")
-        scores = _ours(model, prepared, test, leads, shown, work / f"ours_{name}{_version(model)}.json", progress)
+        scores = scored(model, prepared, test, leads, shown, work / f"ours_{name}", progress)
         over = np.array(scores.pop("percentile")) > FLAGGED
         flagged[name] = {"NORM": float(over[~_abnormal(test)].mean()), "rest": float(over[_abnormal(test)].mean())}
         scores |= baseline_scores(model, prepared, test, leads, work, progress)
-        subsets[name] = {method: _detection(test, np.array(s), _abnormal(test)) for method, s in scores.items()}
+        subsets[name] = {method: detection(test, np.array(s), _abnormal(test)) for method, s in scores.items()}
         if leads == STANDARD_LEADS:
             superclasses = {method: _by_superclass(test, np.array(s)) for method, s in scores.items()}
     return {
         "ptb_xl": subsets,
         "over_the_95th_percentile": flagged,
         "superclasses": superclasses,
-        "external": _external(model, prepared, data, work, progress),
+        "external": external(model, prepared, data, work, progress),
         "single_lead": _single_lead(model, prepared, work, progress),
         "strips": _strips(model, prepared, data, work, progress),
         "toy": _toy(model),
@@ -105,7 +109,7 @@ def _abnormal(entries: list[Entry]) -> np.ndarray:
     return np.array([e.labels != NORMAL for e in entries])
 
 
-def _ours(
+def scored(
     model: Model,
     prepared: Path,
     entries: list[Entry],
@@ -114,7 +118,8 @@ def _ours(
     part: Path,
     progress: Progress,
 ) -> dict[str, list[float]]:
-    """Score records through some leads: what `anyecg.analyze` says, and either of its parts."""
+    """Score records through some leads: what `anyecg.analyze` says, and either of its parts; kept in ``part``."""
+    part = part.with_name(f"{part.name}{_version(model)}.json")
     kept: dict[str, list[float]] = json.loads(part.read_text()) if part.exists() else {}
     corpora: dict[tuple[str, str], Corpus] = {}
     for number, e in enumerate(entries):
@@ -162,27 +167,31 @@ def _reference(folder: Path, n_leads: int) -> References:
 # -- elsewhere -----------------------------------------------------------------------------------------------------
 
 
-def _external(model: Model, prepared: Path, data: Path, work: Path, progress: Progress) -> dict[str, Any]:
-    """Score 12-lead records of other sources. No label of theirs was used for anything, so val counts as held out.
-
-    Records of train are no part of what is normal either, but the encoder saw them, without labels, in pre-training.
-    """
+def external(
+    model: Model,
+    prepared: Path,
+    data: Path,
+    work: Path,
+    progress: Progress,
+    parts: tuple[tuple[int, bool], ...] = PARTS,
+) -> dict[str, Any]:
+    """Score 12-lead records of other sources. No label of theirs was used for anything, so val counts as held out."""
     found = {}
     for database, is_normal in (("cinc2021", _cinc2021_normal), ("ludb", _ludb_normal)):
         entries = [e for split in ("test", "val", "train") for e in Corpus(prepared, split, (database,)).entries]
-        part = work / f"ours_{database}{_version(model)}.json"
+        part = work / f"ours_{database}"
         progress(database)
-        scores = _ours(model, prepared, entries, None, None, part, progress)
+        scores = scored(model, prepared, entries, None, None, part, progress)
         del scores["percentile"]
         scores |= baseline_scores(model, prepared, entries, STANDARD_LEADS, work, progress, kept_as=database)
         headers = [data / database / f"{e.record}.hea" for e in entries]
-        for splits, variants in ((1, True), (2, True), (2, False), (3, True)):
+        for splits, variants in parts:
             names = ("test", "val", "train")[:splits]
             rows = [i for i, e in enumerate(entries) if e.split in names]
             abnormal = np.array([not is_normal(headers[i], variants) for i in rows])
             title = f"{database}, {' + '.join(names)}" + ("" if variants else ", variants of sinus rhythm abnormal")
             some = [entries[i] for i in rows]
-            found[title] = {m: _detection(some, np.array(s)[rows], abnormal) for m, s in scores.items()}
+            found[title] = {m: detection(some, np.array(s)[rows], abnormal) for m, s in scores.items()}
     return found
 
 
@@ -203,14 +212,14 @@ def _ludb_normal(header: Path, variants: bool) -> bool:
 def _single_lead(model: Model, prepared: Path, work: Path, progress: Progress) -> dict[str, Any]:
     """Score handheld recordings, cinc2017 test: N against A and O; class ~ (noise) is left out."""
     entries = [e for e in Corpus(prepared, "test", ("cinc2017",)).entries if e.labels[0] in "NAO"]
-    scores = _ours(model, prepared, entries, None, None, work / f"ours_cinc2017{_version(model)}.json", progress)
+    scores = scored(model, prepared, entries, None, None, work / "ours_cinc2017", progress)
     letters = np.array([e.labels[0] for e in entries])
     found: dict[str, Any] = {}
     for name, kinds in (("A and O", "AO"), ("A (atrial fibrillation)", "A"), ("O (other rhythms)", "O")):
         rows = [i for i, letter in enumerate(letters) if letter in "N" + kinds]
         some = [entries[i] for i in rows]
         found[name] = {
-            m: _detection(some, np.array(scores[m])[rows], letters[rows] != "N") for m in (OURS, ALONE, MEASURED)
+            m: detection(some, np.array(scores[m])[rows], letters[rows] != "N") for m in (OURS, ALONE, MEASURED)
         }
     return found
 
@@ -240,7 +249,7 @@ def _strips(model: Model, prepared: Path, data: Path, work: Path, progress: Prog
         low, high = patient_bootstrap(lambda i, each=each, seen=seen: float(np.mean(each[seen][i])), owner)
         within[kind] = {"mean_auroc": float(each[seen].mean()), "low": low, "high": high, "records": len(seen)}
     return {
-        "strips": {OURS: _detection(patient_strips, scores, ectopic > 0)},
+        "strips": {OURS: detection(patient_strips, scores, ectopic > 0)},
         "median_percentile": {
             "no ectopic beat": float(np.median(percentile[ectopic == 0])),
             "3 or more": float(np.median(percentile[ectopic >= 3])),
@@ -303,7 +312,7 @@ def _toy(model: Model) -> dict[str, float]:
 # -- numbers -------------------------------------------------------------------------------------------------------
 
 
-def _detection(entries: list[Entry], scores: np.ndarray, abnormal: np.ndarray) -> dict[str, Any]:
+def detection(entries: list[Entry], scores: np.ndarray, abnormal: np.ndarray) -> dict[str, Any]:
     """Return AUROC and AUPRC with intervals, prevalence and counts."""
     seen = np.isfinite(scores)
     scores, abnormal = scores[seen], abnormal[seen]
@@ -335,7 +344,7 @@ def _by_superclass(entries: list[Entry], scores: np.ndarray) -> dict[str, Any]:
     for name in SUPERCLASSES[1:]:
         rows = [i for i, e in enumerate(entries) if name in e.labels or e.labels == NORMAL]
         some = [entries[i] for i in rows]
-        found[name] = _detection(some, scores[rows], _abnormal(some))
+        found[name] = detection(some, scores[rows], _abnormal(some))
     return found
 
 
@@ -352,7 +361,7 @@ def tables(numbers: dict[str, Any]) -> str:
         "",
     ]
     for subset, methods in numbers["ptb_xl"].items():
-        lines += _detection_table(subset, methods)
+        lines += detection_table(subset, methods)
         over = numbers["over_the_95th_percentile"][subset]
         lines += [
             f"Over the 95th percentile of normal records: {100 * over['NORM']:.1f} % of NORM, "
@@ -374,10 +383,10 @@ def tables(numbers: dict[str, Any]) -> str:
         "",
     ]
     for name, methods in numbers["external"].items():
-        lines += _detection_table(name, methods)
+        lines += detection_table(name, methods)
     lines += ["## cinc2017 test, one handheld lead: N against", ""]
     for name, methods in numbers["single_lead"].items():
-        lines += _detection_table(name, methods)
+        lines += detection_table(name, methods)
     lines += _strip_lines(numbers["strips"], numbers["toy"])
     lines += [
         "The reference for 3 to 8 leads was added after a first run on these test records: judged by that of 12 leads, "
@@ -399,7 +408,7 @@ def tables(numbers: dict[str, Any]) -> str:
 
 def _strip_lines(strips: dict[str, Any], toy: dict[str, float]) -> list[str]:
     lines = [f"## mitdb DS2, first lead, first {MINUTES:g} min: strips of {STRIP_S:g} s with a V or S beat", ""]
-    lines += _detection_table("strips", strips["strips"])
+    lines += detection_table("strips", strips["strips"])
     median = strips["median_percentile"]
     lines += [
         f"Median percentile of strips without an ectopic beat {median['no ectopic beat']:.0f}, "
@@ -421,7 +430,8 @@ def _strip_lines(strips: dict[str, Any], toy: dict[str, float]) -> list[str]:
     return [*lines, ""]
 
 
-def _detection_table(title: str, methods: dict[str, dict[str, Any]]) -> list[str]:
+def detection_table(title: str, methods: dict[str, dict[str, Any]]) -> list[str]:
+    """Write a table of methods under a line that counts the records."""
     first = next(iter(methods.values()))
     head = (
         f"**{title}**: {first['records']} records of {first['patients']} patients, "

@@ -11,7 +11,7 @@ Each probe: logistic regression, layer and strength chosen on validation patient
 encoder runs in bfloat16, as it was trained: half the time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,9 @@ N_STRIPS = {"train": 1200, "val": 400, "test": None}
 BEATS = tuple(BEAT_CLASSES)[:3]
 EVERY = 3
 """Every third window of half a minute, every third patient to validate."""
+
+CLASSES = {"rhythm statements": STATEMENTS, "one lead": LETTERS, "beats": BEATS}
+"""The questions, and what is told apart in each."""
 
 PATIENT_SPLITS = ("train", "val", "test")
 
@@ -142,7 +145,7 @@ class Questions:
         self.windows, self.lead_ids, self.progress = windows, lead_ids, progress
 
     @cached_property
-    def statements(self) -> dict[str, Asked]:
+    def rhythm_statements(self) -> dict[str, Asked]:
         """12-lead records and what was stated of their rhythm."""
         stated = {row["file"]: row for row in diagnosis_labels(self.data, self.data / "splits.csv")}
         asked = {}
@@ -158,7 +161,7 @@ class Questions:
         return asked
 
     @cached_property
-    def single_leads(self) -> dict[str, Asked]:
+    def one_lead(self) -> dict[str, Asked]:
         """Recordings of one lead with their letters."""
         self.progress(f"tokenising {SINGLE_LEAD_DATABASE}")
         asked = {}
@@ -204,14 +207,12 @@ class Questions:
         labels = classes[:, None] == np.arange(len(BEATS))
         return Asked(Strips.joined(strips), labels, patients, windows, fragments)
 
-    def of(self, encoder: Encoder, layers: tuple[int, ...]) -> dict[str, Any]:
-        """Ask everything of one encoder, of some of its layers."""
+    def of(self, encoder: Encoder, layers: tuple[int, ...], some: Collection[str] = tuple(CLASSES)) -> dict[str, Any]:
+        """Ask some of the questions, by default all, of one encoder, of some of its layers."""
         found = {}
-        for name, asked, classes in (
-            ("rhythm statements", self.statements, STATEMENTS),
-            ("one lead", self.single_leads, LETTERS),
-            ("beats", self.beats, BEATS),
-        ):
+        for name in some:
+            asked: dict[str, Asked] = getattr(self, name.replace(" ", "_"))
+            classes = CLASSES[name]
             features = {split: part.features(encoder, layers) for split, part in asked.items()}
             labels = {split: part.labels for split, part in asked.items()}
             found[name] = judged(features, labels, asked["test"].patients, classes)

@@ -140,7 +140,11 @@ def test_the_tables_have_every_probe_with_its_counts_and_intervals():
 
 
 def test_objectives_say_what_they_cost_and_what_is_missing():
-    run = {"macro_auroc": 0.7, "interval": [0.6, 0.8], "validation": 0.72}
+    counted = {"n_train": 9, "n_val": 8, "n_test": 7, "n_test_patients": 6, "n_test_of_each": {"N": 4, "A": 3}}
+    elsewhere = {
+        name: {"macro_auroc": 0.6, "interval": [0.5, 0.7], "counted": counted} for name in objectives.ELSEWHERE
+    }
+    run = {"macro_auroc": 0.7, "interval": [0.6, 0.8], "validation": 0.72, "elsewhere": elsewhere}
     probed = {"n_train": 5, "n_val": 4, "n_test": 3, "n_test_patients": 2, "prevalence": {"NORM": 0.5}}
     numbers = {
         "objectives": {"MAE": {"all sources": [run, run | {"macro_auroc": 0.8}]}},
@@ -151,7 +155,15 @@ def test_objectives_say_what_they_cost_and_what_is_missing():
     text = objectives.tables(numbers)
     assert f"{objectives.BUDGET['steps']} steps of 16" in text
     assert "| MAE | 0.750 (0.600-0.800; 0.600-0.800) |  | 0.720 |" in text
+    assert "| MAE | 0.600 (0.500-0.700; 0.500-0.700) | 0.600 (0.500-0.700; 0.500-0.700) |" in text
+    assert "fitted on 9, chosen on 8, measured on 7 of 6 test patients (N 4, A 3)" in text
     assert "Not run for want of time: BYOL, all sources, seed 1." in text
+
+
+def test_no_objective_is_pretrained_on_what_is_called_left_out():
+    seen = {database for sources in objectives.SOURCES.values() for database in sources}
+    assert seen.isdisjoint(objectives.ELSEWHERE.values())
+    assert set(objectives.ELSEWHERE) <= set(probes.CLASSES)
 
 
 def test_each_objective_runs_on_both_sources_and_all_sources_twice():

@@ -111,11 +111,14 @@ class Views:
             self.surprised.append(per_fragment)
 
 
-def fit_references(model: Model, prepared: Path, progress: Callable[[str], None]) -> dict[str, References]:
-    """Fit the references of all contexts."""
+def fit_references(
+    model: Model, prepared: Path, progress: Callable[[str], None], contexts: tuple[str, ...] = tuple(CONTEXTS)
+) -> dict[str, References]:
+    """Fit the references of some contexts, of `anyecg.tasks.anomaly.CONTEXTS`; first one that serves another."""
     windows = model.checkpoint.config["window_fragments"]
     references: dict[str, References] = {}
-    for context, shared in CONTEXTS.items():
+    for context in contexts:
+        shared = CONTEXTS[context]
         each = {} if context == shared else {UNKNOWN: references[shared].unknown}
         for kind in ("known",) if each else ("known", UNKNOWN):
             progress(f"what is normal: {context} leads, {kind}")

@@ -12,7 +12,7 @@ from anyecg.engine import load
 from anyecg.errors import CheckpointError
 from anyecg.models.encoder import Encoder
 from anyecg.models.export import round_to_half, write_checkpoint
-from anyecg.tasks.anomaly import save_references
+from anyecg.tasks.anomaly import CONTEXTS, save_references
 from anyecg.training.card import write_card
 from anyecg.training.datasets import Corpus, prepare_databases
 from anyecg.training.normal import fit_references
@@ -24,7 +24,13 @@ from anyecg.training.train_tokenizer import grid_of, preparation_of
 LICENCE = "Apache-2.0"
 
 
-def export(recipe: Recipe, folder: Path, version: str, progress: Callable[[str], None] = print) -> Path:
+def export(
+    recipe: Recipe,
+    folder: Path,
+    version: str,
+    progress: Callable[[str], None] = print,
+    contexts: tuple[str, ...] = tuple(CONTEXTS),
+) -> Path:
     """Write the checkpoint of a trained recipe.
 
     Parameters
@@ -35,6 +41,9 @@ def export(recipe: Recipe, folder: Path, version: str, progress: Callable[[str],
         Where to write; existing files are replaced.
     version : str
         Of the weights, such as ``"2026.11"``.
+    progress : callable
+    contexts : tuple of str
+        Numbers of leads, of `anyecg.tasks.anomaly.CONTEXTS`, for which is learned what is normal.
 
     Returns
     -------
@@ -70,7 +79,7 @@ def export(recipe: Recipe, folder: Path, version: str, progress: Callable[[str],
     progress("writing weights and graphs")
     write_checkpoint(folder, tokenizer, encoder, embedding_layer=layer, facts=facts)
     model = load(folder, threads=recipe.threads)
-    save_references(folder, fit_references(model, prepared, progress))
+    save_references(folder, fit_references(model, prepared, progress, contexts))
     write_card(folder)
     return folder
 
