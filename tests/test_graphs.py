@@ -60,3 +60,12 @@ def test_parts_do_not_depend_on_the_cores(folder: Path) -> None:
         graphs.open = lambda name: Opened()  # type: ignore[method-assign, assignment, return-value]
         graphs.run("a graph", None, **blocks(n_items, n_leads))
         assert sorted(sizes) == expected
+
+
+def test_leads_that_do_not_see_each_other_run_beside_each_other(folder: Path) -> None:
+    inputs = blocks(3, 12)
+    for key in ("samples", "lead_ids"):
+        inputs[key] = inputs[key][:, ::-1].copy()
+    graphs = Graphs(folder, 2)
+    (together,), (by_lead,) = graphs.run(TOKENIZER, None, **inputs), graphs.run_by_lead(TOKENIZER, None, **inputs)
+    np.testing.assert_array_equal(by_lead, together)

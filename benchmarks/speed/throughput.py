@@ -95,7 +95,8 @@ def onnx_side(folder: Path, threads: int, encoder: str = ENCODER) -> Side:
     graphs = Graphs(folder, threads)
 
     def run(inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
-        (codes,) = graphs.run(TOKENIZER, None, **{name: inputs[name] for name in ("samples", "valid", "lead_ids")})
+        on_leads = {name: inputs[name] for name in ("samples", "valid", "lead_ids")}
+        (codes,) = graphs.run_by_lead(TOKENIZER, None, **on_leads)
         window = {name: codes if name == "codes" else inputs[name] for name in ENCODER_INPUTS}
         return codes, graphs.run(encoder, ["embeddings"], **window)[0]
 

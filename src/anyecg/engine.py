@@ -158,9 +158,9 @@ class Model:
                 f"{record.id}: no {grid.fragment_s:g} s stretch is recorded, expected at least one. Check the source."
             )
         lead_ids = self._lead_ids(prepared.leads, len(fragments.valid))
-        codes = self._graphs.run(
-            "tokenizer_encoder.onnx", None, samples=fragments.samples, valid=fragments.valid, lead_ids=lead_ids
-        )[0]
+        by_lead = self.checkpoint.config["model"]["tokenizer"]["encoder_reach"] == "own-lead"
+        run = self._graphs.run_by_lead if by_lead else self._graphs.run
+        codes = run(GRAPHS[0], None, samples=fragments.samples, valid=fragments.valid, lead_ids=lead_ids)[0]
         n_fragments = -(-prepared.n_samples // grid.fragment_samples)
         valid = to_timeline(fragments.valid, n_fragments)
         codes = np.where(valid[..., None], to_timeline(codes, n_fragments), -1).astype(np.int32)

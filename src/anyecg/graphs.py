@@ -76,6 +76,15 @@ class Graphs:
         parts = [run(start) for start in starts] if alone else list(self._runners.map(run, starts))
         return [np.concatenate(of_output) for of_output in zip(*parts, strict=True)]
 
+    def run_by_lead(self, name: str, outputs: list[str] | None, **inputs: np.ndarray) -> list[np.ndarray]:
+        """Run a graph in which no lead sees another: each is an item, so that one record keeps all cores busy.
+
+        Parameters and returned arrays as in `run`; leads lie along the second axis of each.
+        """
+        shape = next(iter(inputs.values())).shape[:2]
+        alone = {key: x.reshape(-1, 1, *x.shape[2:]) for key, x in inputs.items()}
+        return [found.reshape(*shape, *found.shape[2:]) for found in self.run(name, outputs, **alone)]
+
     @cached_property
     def _runners(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.threads, thread_name_prefix="anyecg-graphs")
