@@ -1,26 +1,25 @@
 """Beat classes: features that mean what they say, a head that runs without torch, real ectopic beats told apart."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+import anyecg
 from anyecg.beats import find_beats
 from anyecg.engine import load
 from anyecg.heads import open_head
 from anyecg.metrics import match_events
 from anyecg.record import Record
-from anyecg.result import Rhythm
 from anyecg.tasks.beat_classes import (
     CLASSES,
+    FEWEST_BEATS,
     HEAD,
     N_SHAPE_FEATURES,
     P_ALIKE,
     beat_inputs,
     class_probabilities,
-    classify_beats,
-    count_beats,
+    classes_of,
     decide,
 )
 from anyecg.tasks.beat_rr import N_RR_FEATURES, RR_NEAR, rr_features
@@ -156,25 +155,22 @@ def test_what_decides_is_added_to_log_p() -> None:
     assert decide(p, {"S": 1.0, "V": 3.5}).tolist() == [2, 2]
 
 
-def test_without_a_head_or_beats_there_are_no_classes(tiny_checkpoint: Path, nano_with_head) -> None:
+def test_too_few_beats_have_no_class(nano_with_head) -> None:
     record, at_s = made_up()
-    assert classify_beats(record, Rhythm(at_s), load(tiny_checkpoint)) == []
-    assert classify_beats(record, Rhythm(at_s[:2]), nano_with_head) == []
-    assert count_beats([]) == {}
+    result = anyecg.analyze(record.with_(signal=record.signal[:, : round((at_s[1] + 0.4) * FS_HZ)]), nano_with_head)
+    assert 0 < len(result.rhythm.r_peaks_s) < FEWEST_BEATS and result.beats == ()
+    assert len(anyecg.analyze(record, nano_with_head).beats) >= FEWEST_BEATS
 
 
 def test_the_head_answers_each_beat_with_a_probability(nano_with_head) -> None:
     record, at_s = made_up()
-    beats = classify_beats(record, Rhythm(at_s), nano_with_head)
-    assert [b.start_s for b in beats] == at_s.tolist()
-    assert {b.kind for b in beats} == {"beat"}
-    assert beats[20].code == beats[40].code == "V"
-    assert sum(count_beats(beats).values()) == 60
-    assert count_beats(beats)["N"] >= 56
+    chosen, scores = classes_of(nano_with_head.head(HEAD), beat_inputs(record, at_s))
+    assert chosen.tolist().count(CLASSES.index("N")) >= 56
+    assert chosen[[20, 40]].tolist() == [CLASSES.index("V")] * 2
     head = open_head(nano_with_head.checkpoint.folder, HEAD)
     p = class_probabilities(head, beat_inputs(record, at_s))
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
-    assert beats[20].score == pytest.approx(p[20, CLASSES.index("V")], abs=1e-6)
+    np.testing.assert_allclose(scores, p[np.arange(60), chosen], atol=1e-6)
     assert head.path.with_suffix(".onnx").stat().st_size < 1_000_000
 
 
@@ -185,8 +181,9 @@ def test_ventricular_beats_of_a_test_patient_are_found_end_to_end(database: Call
     source = wfdb.rdrecord(str(database("mitdb") / "200"), sampto=360 * 300)
     marks = wfdb.rdann(str(database("mitdb") / "200"), "atr", sampto=360 * 300)
     record = nano_with_head.prepare(Record(source.p_signal.T, source.fs, tuple(source.sig_name)))
-    beats = classify_beats(record, find_beats(record), nano_with_head)
-    ours_s = np.array([b.start_s for b in beats if b.code == "V"])
+    at_s = find_beats(record).r_peaks_s
+    chosen, _ = classes_of(nano_with_head.head(HEAD), beat_inputs(record, at_s))
+    ours_s = at_s[chosen == CLASSES.index("V")]
     theirs_s = np.array([at / 360 for at, s in zip(marks.sample, marks.symbol, strict=True) if s == "V"])
     both = len(match_events(theirs_s, ours_s, 0.15))
     assert len(theirs_s) > 50

@@ -13,7 +13,7 @@ from anyecg.heads import open_head
 from anyecg.quality import assess
 from anyecg.record import Record
 from anyecg.result import Finding
-from anyecg.tasks.arrhythmia import find_labels, head_outputs, record_logits
+from anyecg.tasks.arrhythmia import head_outputs, labels_of, record_logits, window_logits
 from anyecg.writers import write
 
 torch = pytest.importorskip("torch")
@@ -39,7 +39,8 @@ def found_in(record: Record, model: anyecg.engine.Model) -> dict[str, Finding]:
     """Ask the heads alone: the tiny model has no normal reference, so analyze() refuses it."""
     prepared = model.prepare(record)
     quality = assess(record, prepared)
-    findings = find_labels(model, model.tokenize(prepared), find_beats(prepared, quality), quality)
+    logits = window_logits(model, model.tokenize(prepared), find_beats(prepared, quality), quality)
+    findings = labels_of(model, logits, quality, prepared.duration_s)
     return {finding.code: finding for finding in findings}
 
 

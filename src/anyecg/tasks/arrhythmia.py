@@ -28,37 +28,6 @@ FEW_LEADS = 2
 """Records of so many leads and fewer have a calibration, thresholds and labels of their own."""
 
 
-def find_labels(
-    model: Model,
-    tokens: Tokens,
-    rhythm: Rhythm,
-    quality: Quality,
-    embedding: Embedding | None = None,
-    prepared: Record | None = None,
-) -> tuple[Finding, ...]:
-    """Ask every record head of a checkpoint that is meant for this number of leads.
-
-    Parameters
-    ----------
-    model : Model
-    tokens : Tokens
-    rhythm : Rhythm
-    quality : Quality
-        Leads of score 0 are not looked at; in an unusable record nothing can be assessed.
-    embedding : Embedding, optional
-        Of these tokens: saves a pass of the encoder where a head begins from that layer and all leads are used.
-    prepared : Record, optional
-        What the tokens were made of: heads with trees measure it. Without it they measure what the codes stand for.
-
-    Returns
-    -------
-    tuple of Finding
-        As `labels_of` returns them.
-    """
-    logits = window_logits(model, tokens, rhythm, quality, embedding, _measurable(prepared, rhythm))
-    return labels_of(model, logits, quality, tokens.n_samples / tokens.grid.fs_hz)
-
-
 def window_logits(
     model: Model,
     tokens: Tokens,
@@ -70,10 +39,17 @@ def window_logits(
 ) -> dict[str, np.ndarray]:
     """Return what each record head makes of each window in which a usable lead is recorded: float32 (W, n_labels).
 
-    The first parameters are those of `find_labels`.
+    Asked are the heads of a checkpoint that are meant for this number of leads.
 
     Parameters
     ----------
+    model : Model
+    tokens : Tokens
+    rhythm : Rhythm
+    quality : Quality
+        Leads of score 0 are not looked at; in an unusable record nothing can be assessed.
+    embedding : Embedding, optional
+        Of these tokens: saves a pass of the encoder where a head begins from that layer and all leads are used.
     measured : Measured, optional
         What the tokens were made of, and its beats: heads with trees measure it. Without it they measure what the codes
         stand for.
@@ -150,7 +126,7 @@ def label_scores(
     embedding: Embedding | None = None,
     prepared: Record | None = None,
 ) -> np.ndarray:
-    """Return the calibrated probability of each label of a head, shape (n_labels,); parameters as for `find_labels`."""
+    """Return the calibrated probability of each label of a head, shape (n_labels,); ``prepared`` is what is measured."""
     logits = record_logits(model, head, tokens, rhythm, embedding, prepared)
     return to_probability(logits, head.config["exclusive"])
 
@@ -163,7 +139,7 @@ def record_logits(
     embedding: Embedding | None = None,
     prepared: Record | None = None,
 ) -> np.ndarray:
-    """Return the calibrated logit of each label of a head, shape (n_labels,); parameters as for `find_labels`."""
+    """Return the calibrated logit of each label of a head, shape (n_labels,), by what was measured of ``prepared``."""
     logits = _mean(_Look(model, [head], tokens, rhythm, embedding, _measurable(prepared, rhythm)).logits(head))
     return calibrated_logits(logits, for_leads(head.config, len(tokens.leads)))
 

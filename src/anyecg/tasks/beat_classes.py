@@ -14,11 +14,10 @@ from functools import lru_cache
 import numpy as np
 
 from anyecg.beats import qrs_band
-from anyecg.engine import Model
 from anyecg.heads import Head
 from anyecg.ranks import median
-from anyecg.record import Annotation, Record
-from anyecg.result import BEAT_CLASSES, Rhythm
+from anyecg.record import Record
+from anyecg.result import BEAT_CLASSES
 from anyecg.tasks.beat_rr import RR_NEAR
 from anyecg.tasks.beat_rr import rr_features as rr_features
 
@@ -76,22 +75,8 @@ class BeatInputs:
     shape: np.ndarray
 
 
-def classify_beats(prepared: Record, rhythm: Rhythm, model: Model) -> list[Annotation]:
-    """Tell the class of every beat.
-
-    Parameters
-    ----------
-    prepared : Record
-        At the model's rate and band; any leads: the best two are used.
-    rhythm : Rhythm
-        As `anyecg.beats.find_beats` found it in that record.
-    model : Model
-
-    Returns
-    -------
-    list of Annotation
-        One a beat, in time order: kind ``"beat"``, code one of `CLASSES`, score the probability of that class. Empty
-        if the checkpoint has no head ``beats``, or there are fewer than `FEWEST_BEATS` beats.
+def classes_of(head: Head, inputs: "BeatInputs") -> tuple[np.ndarray, np.ndarray]:
+    """Return the class of each beat, its number in `CLASSES`, uint8 (n,), and its probability, float32 (n,).
 
     Notes
     -----
@@ -99,19 +84,6 @@ def classify_beats(prepared: Record, rhythm: Rhythm, model: Model) -> list[Annot
     doi:10.1109/TBME.2004.827359), from records without a pacemaker: it does not know paced beats. Which probability
     decides was chosen on left-out training patients; it need not be the largest.
     """
-    head = model.head(HEAD)
-    at_s = rhythm.r_peaks_s
-    if head is None or len(at_s) < FEWEST_BEATS:
-        return []
-    chosen, scores = classes_of(head, beat_inputs(prepared, at_s))
-    return [
-        Annotation(time_s, time_s, "beat", CLASSES[k], score=score)
-        for time_s, k, score in zip(at_s.tolist(), chosen.tolist(), scores.tolist(), strict=True)
-    ]
-
-
-def classes_of(head: Head, inputs: "BeatInputs") -> tuple[np.ndarray, np.ndarray]:
-    """Return the class of each beat, its number in `CLASSES`, uint8 (n,), and its probability, float32 (n,)."""
     p = class_probabilities(head, inputs)
     chosen = decide(p, head.config["decision"])
     return chosen.astype(np.uint8), p[np.arange(len(p)), chosen].astype(np.float32)
@@ -125,11 +97,6 @@ def class_probabilities(head: Head, inputs: "BeatInputs") -> np.ndarray:
 def decide(p: np.ndarray, decision: dict[str, float]) -> np.ndarray:
     """Return the class of each beat (n,): the largest log p, after what ``decision`` adds for a class."""
     return np.asarray((np.log(p + 1e-7) + [decision.get(name, 0.0) for name in CLASSES]).argmax(axis=1))
-
-
-def count_beats(beats: list[Annotation]) -> dict[str, int]:
-    """Return how many beats there are of each class."""
-    return {name: sum(beat.code == name for beat in beats) for name in CLASSES} if beats else {}
 
 
 # -- waves -------------------------------------------------------------------------------------------------
