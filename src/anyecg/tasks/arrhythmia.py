@@ -126,7 +126,7 @@ def label_scores(
     embedding: Embedding | None = None,
     prepared: Record | None = None,
 ) -> np.ndarray:
-    """Return the calibrated probability of each label of a head, shape (n_labels,); ``prepared`` is what is measured."""
+    """Return the calibrated probability of each label of a head, shape (n_labels,); ``prepared`` is measured."""
     logits = record_logits(model, head, tokens, rhythm, embedding, prepared)
     return to_probability(logits, head.config["exclusive"])
 
