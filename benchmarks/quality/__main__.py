@@ -22,6 +22,8 @@ ROWS = {
     "superclasses": "12-lead diagnosis at 1, 10 and 100 % of the labels",
     "rhythm": "single-lead rhythm",
     "beats": "beat classes between patients",
+    "usable": "which recordings are fit to be read",
+    "r_peaks": "beats found, on whole records and in noise",
     "anomaly": "one-class anomaly",
     "left_out": "one-class anomaly in sources that no stage has seen",
     "restoration": "corrupted-lead generation",
