@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 from baselines.sqis import TOLERANCE_S, by_sleepecg, by_xqrs
 
+from anyecg import beat_check, beats
 from anyecg.analysis import analyze
+from anyecg.checkpoint import file_sha256
 from anyecg.engine import Model
 from anyecg.metrics import match_events, patient_bootstrap
 from anyecg.record import Record
-from anyecg.training.datasets import BEATS_DATABASE, NOISE_SPLIT_AT, READERS_OF, read_splits
+from anyecg.training.beat_check import NOISY_S, stress_noise, stressed
+from anyecg.training.datasets import BEATS_DATABASE, READERS_OF, read_splits
 from anyecg.training.marks import read_beats
 
 NOISES = (*(("em", snr_db) for snr_db in (24, 18, 12, 6, 0, -6)), ("ma", 6), ("ma", 0), ("bw", 6), ("bw", 0))
 """Kind, and the ratio of (QRS height)^2 / 8 to the noise's power, dB."""
-
-NOISY_S = ((300.0, 420.0), (540.0, 660.0))
-"""Of each record that noise is added to, its first eleven minutes: where."""
 
 OURS, OURS_ALONE = "AnyECG, all leads", "AnyECG, first lead"
 SLEEPECG, XQRS = "sleepecg, first lead", "wfdb XQRS, first lead"
@@ -39,10 +39,10 @@ def run(model: Model, data: Path, work: Path, progress: Callable[[str], None]) -
     """Count, record by record; those done are kept."""
     read = READERS_OF[BEATS_DATABASE](data / BEATS_DATABASE)
     patients = {r: p for r, (p, s) in read_splits(data / "splits.csv")[BEATS_DATABASE].items() if s == "test"}
-    noise = _noises(data)
+    noise = stress_noise(data, "test")
     counted: dict[str, dict[str, Found]] = {}
     for name in patients:
-        path = work / f"{name}.json"
+        path = work / f"{name}-{_detector()}.json"
         done: dict[str, Found] = json.loads(path.read_text()) if path.exists() else {}
         raw, at_s = read(name)[0], read_beats(data / BEATS_DATABASE / name)[0]
         for condition in ("clean", *(f"{kind} {snr_db} dB" for kind, snr_db in NOISES)):
@@ -53,7 +53,7 @@ def run(model: Model, data: Path, work: Path, progress: Callable[[str], None]) -
                 record, spans_s = raw, ((0.0, raw.duration_s),)
             else:
                 kind, snr_db = condition.split()[:2]
-                record, spans_s = with_noise(raw, at_s, noise[kind], float(snr_db), int(name)), NOISY_S
+                record, spans_s = stressed(raw, at_s, noise[kind], float(snr_db), int(name)), NOISY_S
             done[condition] = {method: counts(at_s, found, spans_s) for method, found in _found(model, record).items()}
             path.write_text(json.dumps(done))
         counted[name] = done
@@ -68,39 +68,9 @@ def run(model: Model, data: Path, work: Path, progress: Callable[[str], None]) -
     }
 
 
-def _noises(data: Path) -> dict[str, Record]:
-    """Return the noise recordings' stretch for tests, in their own units."""
-    read = READERS_OF[BEATS_DATABASE](data / "nstdb")  # read as any WFDB record
-    found = {}
-    for kind in sorted({kind for kind, _ in NOISES}):
-        record = read(kind)[0]
-        first, last = (round(share * record.n_samples) for share in NOISE_SPLIT_AT["test"])
-        found[kind] = record.with_(signal=record.signal[:, first:last])
-    return found
-
-
-def with_noise(record: Record, beats_s: np.ndarray, noise: Record, snr_db: float, seed: int) -> Record:
-    """Return the first minutes of a record with noise mixed in at `NOISY_S`.
-
-    Each lead has a stretch of its own of either channel, freed of its mean, whose power is the square of the lead's
-    height over 8, divided by the ratio; the height is the median peak-to-peak value of 100 ms about its beats.
-    """
-    rng = np.random.default_rng(seed)
-    fs = record.fs
-    signal = record.signal[:, : round(NOISY_S[-1][1] * fs)].astype(np.float64)
-    half = round(0.05 * fs)
-    at = np.round(beats_s * fs).astype(int)
-    at = at[(at >= half) & (at + half < signal.shape[1])]
-    for row in signal:
-        heights = np.ptp(row[at[:, None] + np.arange(-half, half + 1)], axis=1)
-        power = np.median(heights) ** 2 / 8 / 10 ** (snr_db / 10)
-        for start_s, end_s in NOISY_S:
-            part = slice(round(start_s * fs), round(end_s * fs))
-            first = int(rng.integers(noise.n_samples - (part.stop - part.start)))
-            added = noise.signal[rng.integers(noise.n_leads), first : first + part.stop - part.start].astype(np.float64)
-            added = added - added.mean()
-            row[part] += added * np.sqrt(power / np.square(added).mean())
-    return record.with_(signal=signal.astype(np.float32))
+def _detector() -> str:
+    """Return what marks kept counts as this detector's."""
+    return "".join(file_sha256(Path(module.__file__ or ""))[:4] for module in (beats, beat_check))
 
 
 def _found(model: Model, record: Record) -> dict[str, np.ndarray]:
@@ -158,8 +128,10 @@ def tables(numbers: dict[str, Any]) -> str:
     lines = [
         f"mitdb, split test (DS2): {numbers['records']} records of {numbers['patients']} patients, half an hour each, "
         f"{sum(clean[OURS]['counts'][:2]):,} marked beats. A beat is found if a mark is within 150 ms (ANSI/AAMI "
-        "EC57), one for one; the first five minutes count. Our rules were chosen on DS1; nothing of the others was "
-        "fitted here. In brackets: 95 % interval, patients drawn with replacement.",
+        "EC57), one for one; the first five minutes count. Our rules were chosen, and the check of candidates was "
+        "fitted, on DS1; nothing of the others was fitted here. In brackets: 95 % interval, patients drawn with "
+        "replacement. These test records were looked at twice: before the check, ours had .9938 (385 false beats), and "
+        "in electrode motion of 6 and 0 dB .974 and .820, below the others.",
         "",
         "| detector | Se | PPV | F1 | missed | false |",
         "|---|---|---|---|---|---|",

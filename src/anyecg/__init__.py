@@ -3,7 +3,7 @@
 The data's way, written once, here; a module imports only from what stands before it:
 
     errors, leads, codes, ranks, record,
-    readers, writers, source, signals, pieces, tokens, overview, result, quality, beats,
+    readers, writers, source, signals, pieces, tokens, overview, result, quality, beat_check, beats,
     metrics, checkpoint, graphs, heads, engine, tasks, seen, stream, excerpts, saved, analysis, report,
     models, training,
     cli, demo

@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from anyecg.beat_check import FEWEST, LEAST_PROBABILITY, LEAST_S, beat_probability
 from anyecg.quality import DISABLING
 from anyecg.ranks import quantiles
 from anyecg.record import Record, runs_of
@@ -105,16 +106,25 @@ def detect_beats(prepared: Record, quality: Quality | None = None, favoured: str
     it runs on each gap-free stretch alone, on the 5-30 Hz signal whose amplitude is compressed (on 22 MIT-BIH records
     this halves the missed beats); up to three leads are used and a beat counts if two of three have it within
     150 ms (where fewer are recorded, the best of them decides); each peak is moved to the largest deflection, up or
-    down, of the best lead's 5-30 Hz signal, with a parabola through three samples for the time between samples.
+    down, of the best lead's 5-30 Hz signal, with a parabola through three samples for the time between samples; in
+    stretches of two minutes and more, peaks that do not look like beats beside the others are left out
+    (`anyecg.beat_check`).
     """
-    voters = [_detect(prepared, row) for row in _best_leads(prepared, quality, favoured)]
-    voters = [voter for voter in voters if np.abs(voter.band).max() > 0]
+    voters = _voters(prepared, quality, favoured)
     if not voters:
         return Detected(np.empty(0), np.array([[0.0, prepared.duration_s]]))
     peaks = _vote(voters, prepared.fs)
+    if prepared.duration_s >= LEAST_S:
+        peaks = _checked(peaks, voters, prepared.fs)
     recorded = np.any([voter.recorded for voter in voters], axis=0)
     gaps_s = np.array(runs_of(~recorded), dtype=np.float64).reshape(-1, 2) / prepared.fs
     return Detected(_refine(peaks, voters, prepared.fs), gaps_s, voters[0].lead)
+
+
+def _voters(prepared: Record, quality: Quality | None, favoured: str | None = None) -> list[_Voter]:
+    """Return what is found in the leads that vote, the best first; leads without any QRS complex do not."""
+    voters = [_detect(prepared, row) for row in _best_leads(prepared, quality, favoured)]
+    return [voter for voter in voters if np.abs(voter.band).max() > 0]
 
 
 def _best_leads(prepared: Record, quality: Quality | None, favoured: str | None = None) -> list[int]:
@@ -253,6 +263,30 @@ def _vote(voters: list[_Voter], fs: float) -> np.ndarray:
             kept.append(at[peak])
         start = stop
     return np.asarray(kept, dtype=np.int64)
+
+
+def candidates(prepared: Record, quality: Quality | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what `anyecg.beat_check` is asked of: its ``peaks``, ``bands`` and ``voted``."""
+    voters = _voters(prepared, quality)
+    peaks = _vote(voters, prepared.fs) if voters else np.empty(0, dtype=np.int64)
+    return peaks, *_asked(peaks, voters, prepared.fs)
+
+
+def _asked(peaks: np.ndarray, voters: list[_Voter], fs: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the leads' 5-30 Hz signals (V, N), and which of them have a peak at each candidate (V, n)."""
+    reach = round(SAME_BEAT_S * fs)
+    voted = []
+    for voter in voters:
+        sought = np.searchsorted(voter.peaks, peaks - reach)
+        voted.append(np.append(voter.peaks, np.iinfo(np.int64).max)[sought] <= peaks + reach)
+    return np.array([voter.band for voter in voters]), np.array(voted)
+
+
+def _checked(peaks: np.ndarray, voters: list[_Voter], fs: float) -> np.ndarray:
+    """Leave out candidates that are less likely beats, by `anyecg.beat_check`."""
+    if len(peaks) < FEWEST:
+        return peaks
+    return peaks[beat_probability(peaks, *_asked(peaks, voters, fs), fs) >= LEAST_PROBABILITY]
 
 
 def _refine(peaks: np.ndarray, voters: list[_Voter], fs: float) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from anyecg.record import Record
+from anyecg.training.beat_check import NOISY_S, stressed
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "quality"))
 
@@ -37,10 +38,10 @@ def test_noise_has_the_ratio_asked_for_in_each_lead_and_is_where_it_is_said_to_b
     record, beats_s = holter()
     rng = np.random.default_rng(0)
     noise = Record(rng.normal(3, 2, (2, 200 * 360)).astype(np.float32), 360.0, ("a", "b"))
-    noisy = r_peaks.with_noise(record, beats_s, noise, snr_db, seed=1)
+    noisy = stressed(record, beats_s, noise, snr_db, seed=1)
     added = noisy.signal - record.signal[:, : noisy.n_samples]
     times_s = np.arange(noisy.n_samples) / 360
-    inside = np.any([(times_s >= a) & (times_s < b) for a, b in r_peaks.NOISY_S], axis=0)
+    inside = np.any([(times_s >= a) & (times_s < b) for a, b in NOISY_S], axis=0)
     assert not added[:, ~inside].any()
     power = np.square(added[:, inside]).mean(axis=1)
     np.testing.assert_allclose(10 * np.log10(np.array([1.0, 0.25]) / 8 / power), snr_db, atol=0.05)

@@ -11,6 +11,7 @@ import pytest
 
 from anyecg.errors import ReadError
 from anyecg.leads import LIMB_LEADS, STANDARD_LEADS
+from anyecg.ranks import median, quantiles
 from anyecg.readers import find_files, read
 from anyecg.readers.audit import audit
 from anyecg.readers.audits.electrodes import INTERCHANGES, features, median_beat
@@ -18,7 +19,6 @@ from anyecg.readers.audits.heartbeats import find_heartbeats
 from anyecg.readers.audits.levels import levels_of
 from anyecg.readers.audits.limbs import limb_contradictions
 from anyecg.readers.audits.missing import without_marks
-from anyecg.readers.audits.ranks import median, quantiles
 from anyecg.record import Record
 
 FS = 500.0

@@ -136,6 +136,67 @@ def test_other_files_are_not_opened(tmp_path):
             read(tmp_path / f"{name}.h5", fs=250, unit="mV")
 
 
+def test_other_files_are_not_opened_in_roundabout_ways(tmp_path):
+    """A soft link may lead over a link to another file, and a reference to an array whose values lie in one."""
+    names = np.array([[ord(c)] for c in "V9"], np.uint16)
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["ecg"], file["name"] = MV, names
+    with h5py.File(tmp_path / "soft.h5", "w") as file:
+        file["#away"] = h5py.ExternalLink("secret.h5", "/")
+        file["ecg"] = h5py.SoftLink("/#away/ecg")
+    with h5py.File(tmp_path / "reference.mat", "w") as file:
+        file["ecg"] = MV[:1]
+        layout = h5py.VirtualLayout(names.shape, "u2")
+        layout[:] = h5py.VirtualSource("secret.h5", "name", names.shape)
+        cell = file.create_virtual_dataset("#refs#/a", layout)
+        cell.attrs["MATLAB_class"] = np.bytes_("char")
+        leads = file.create_dataset("leads", (1, 1), h5py.ref_dtype)
+        leads[0, 0] = cell.ref
+    for name in ("soft.h5", "reference.mat"):
+        with pytest.raises(ReadError, match="in another file"):
+            read(tmp_path / name, fs=250, unit="mV")
+
+
+def test_links_inside_the_file_are_followed(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["#hidden/x"] = MV
+        file["ecg"] = h5py.SoftLink("/#hidden/x")
+        file["lost"] = h5py.SoftLink("/nowhere")
+    np.testing.assert_allclose(read(tmp_path / "a.h5", fs=250, unit="mV").signal, MV, atol=1e-6)
+
+
+def test_the_file_is_closed_also_when_it_is_refused(tmp_path):
+    path, _ = stack_file(tmp_path)
+    read(f"{path}#3")
+    with pytest.raises(ReadError, match="expected one") as caught:
+        read(path)
+    with h5py.File(path, "r+") as file:  # impossible while it is open to be read
+        file["more"] = 1
+    assert caught.value
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">i2", "u1", "<f2"])
+@pytest.mark.parametrize("chunks", [None, (1, 50)])
+def test_numbers_of_every_type_are_what_h5py_reads(tmp_path, dtype, chunks):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("ecg", data=np.abs(MV * 100).astype(dtype), chunks=chunks)
+    with h5py.File(tmp_path / "a.h5") as file:
+        expected = file["ecg"][()].astype(np.float32)
+    np.testing.assert_array_equal(read(tmp_path / "a.h5", fs=250, unit="mV").signal, expected)
+
+
+def test_an_array_a_lead(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name, row in zip(("I", "II", "V1"), MV, strict=True):
+            file[name] = row
+        file["time"] = np.arange(500) / 250
+    record = read(tmp_path / "a.h5", unit="mV")
+    assert (record.fs, record.leads) == (250, ("I", "II", "V1"))
+    np.testing.assert_allclose(record.signal, MV, atol=1e-6)
+    part = read(tmp_path / "a.h5", unit="mV", start_s=1, end_s=1.5)
+    np.testing.assert_array_equal(part.signal, record.signal[:, 250:375])
+
+
 def test_claims_of_too_much(tmp_path):
     with h5py.File(tmp_path / "long.h5", "w") as file:
         file.create_dataset("ecg", (12, 2**31), "i2", chunks=(1, 65536), compression="gzip")

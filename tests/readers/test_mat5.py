@@ -18,8 +18,7 @@ COUNTS = np.random.default_rng(0).integers(-900, 900, (3, 750)).astype(np.int16)
 
 
 def variables(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return read_level5(path, file)
+    return read_level5(path, memoryview(path.read_bytes()))
 
 
 def level5(*matrices: bytes, packed: bool = False) -> bytes:

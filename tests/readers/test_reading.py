@@ -295,3 +295,12 @@ def test_every_suffix_of_a_format_is_looked_for(tmp_path: Path) -> None:
     for name in ("a.aecg", "b.XML", "c.scp", "README.txt"):
         (tmp_path / name).write_text("<x/>")
     assert [path.name for path in find_files([tmp_path])] == ["a.aecg", "b.XML", "c.scp"]
+
+
+def test_a_mark_is_only_a_guess(tmp_path):
+    """Whoever is asked first must say yes himself: text may begin as a MATLAB file does."""
+    assert set(anyecg.readers.MARKS.values()) <= set(anyecg.readers.READERS)
+    path = tmp_path / "a.csv"
+    path.write_text("MATLAB export\n" + "".join(f"{i % 7 / 10},{i % 5 / 10}\n" for i in range(500)))
+    assert anyecg.readers.MARKS[path.read_bytes()[:6]] == "tabular.matlab"
+    assert read(path, fs=250, unit="mV").format == "csv"

@@ -10,7 +10,7 @@ import pytest
 
 from anyecg.errors import ReadError
 from anyecg.readers import read
-from anyecg.readers.vendors.devices import calibration_pulse, complete_twelve
+from anyecg.readers.vendors.devices import MAX_TAGS, calibration_pulse, complete_twelve, refuse_entities
 
 STANDARD = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 EIGHT = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -213,3 +213,22 @@ def test_a_philips_file_that_claims_a_billion_leads_is_refused(tmp_path: Path) -
     )
     with pytest.raises(ReadError, match="claims 999999999 leads, expected at most 1000"):
         read(path)
+
+
+@pytest.mark.parametrize("declaration", ['<!ENTITY a "b">', '<!entity a "b">', '<!ElEmEnT x><!EnTiTy a "b">'])
+@pytest.mark.parametrize("before", ["", "<!-- a -->", "!" * 500, "<!-- ! -->" * 300])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_an_entity_is_found_behind_any_number_of_marks(tmp_path, declaration, before, encoding):
+    path = tmp_path / "a.xml"
+    path.write_text(f"<!DOCTYPE x>{before}[{declaration}]<x/>", encoding=encoding)
+    with pytest.raises(ReadError, match="declares entities"):
+        refuse_entities(path)
+    path.write_text(f"<!DOCTYPE x>{before}[<!ELEMENT y>]<x/>", encoding=encoding)
+    assert refuse_entities(path).startswith((b"<!DOC", b"\xff\xfe<!DOC"))
+
+
+def test_too_many_tags(tmp_path):
+    (tmp_path / "a.xml").write_text("<x>" + "<y>" * MAX_TAGS)
+    with pytest.raises(ReadError, match=f"XML of {MAX_TAGS + 1} tags"):
+        refuse_entities(tmp_path / "a.xml")
+    assert refuse_entities(Path(__file__)) == b""

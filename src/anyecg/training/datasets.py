@@ -219,7 +219,7 @@ NOISE_CITATION = "MIT-BIH Noise Stress Test Database, Moody 1984, doi:10.13026/C
 SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
 SUPERCLASS_DATABASE, NORMAL = "ptb-xl", ["NORM"]
 SINGLE_LEAD_DATABASE, SINGLE_LEAD_NORMAL = "cinc2017", ["N"]
-WAVES_DATABASE, BEATS_DATABASE = "ludb", "mitdb"
+WAVES_DATABASE, BEATS_DATABASE, NOISE_DATABASE = "ludb", "mitdb", "nstdb"
 """The databases whose P, QRS and T waves, and whose beats, are marked (see `anyecg.training.marks`)."""
 RHYTHM_DATABASES = ("ltafdb", "nsrdb", "mitdb")  # day-long with rhythm marks, day-long and normal, half-hour ones
 TWELVE_LEAD_DATABASES = ("ptb-xl", "cinc2021", "code-15", "ludb", "cinc2011")
@@ -468,7 +468,7 @@ def load_noise(data: Path, split: str, preparation: Preparation) -> dict[str, np
     """Return the MIT-BIH noise recordings of a split: ``{"bw" | "em" | "ma": float32 (2, n_samples)}``, prepared."""
     noise = {}
     for name in ("bw", "em", "ma"):
-        raw, _ = _wfdb(data / "nstdb" / name)
+        raw, _ = _wfdb(data / NOISE_DATABASE / name)
         prepared = prepare(raw, preparation).signal
         first, last = (round(share * prepared.shape[1]) for share in NOISE_SPLIT_AT[split])
         noise[name] = prepared[:, first:last]

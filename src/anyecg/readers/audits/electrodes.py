@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from anyecg.ranks import median
 from anyecg.readers.audits.heartbeats import Heartbeats
 from anyecg.readers.audits.pieces import most_recorded
-from anyecg.readers.audits.ranks import median
 from anyecg.record import Record
 
 LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")

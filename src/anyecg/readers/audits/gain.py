@@ -4,8 +4,8 @@ from math import log
 
 import numpy as np
 
+from anyecg.ranks import median, quantiles
 from anyecg.readers.audits.levels import Levels
-from anyecg.readers.audits.ranks import median, quantiles
 from anyecg.record import Record
 
 LARGEST_MV = 1000**0.5

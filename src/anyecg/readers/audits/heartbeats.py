@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anyecg.readers.audits.ranks import median, quantiles
+from anyecg.ranks import median, quantiles
 
 SAMPLE_HZ = 250.0
 """The signal is thinned to about this rate; the slopes of a QRS complex survive."""

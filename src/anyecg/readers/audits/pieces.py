@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from anyecg.readers.audits.ranks import median
+from anyecg.ranks import median
 from anyecg.record import Record
 
 PIECE_S = 20.0

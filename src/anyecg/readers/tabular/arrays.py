@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from anyecg.errors import ReadError
-from anyecg.readers.slices import Extent
-from anyecg.readers.tabular.columns import Table, extent_of, read_table, rows_of
+from anyecg.readers.slices import VALUES_FREE, Extent
+from anyecg.readers.tabular.columns import Table, extent_of, numbered, read_table, rows_of
 from anyecg.readers.tabular.named import table_of
 from anyecg.record import Record
 
@@ -41,13 +41,14 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     ReadError
         See `anyecg.readers.read`.
     """
-    with path.open("rb", buffering=0) as file:
-        is_npy = file.read(len(NPY_MAGIC)) == NPY_MAGIC
+    with open(path, "rb", buffering=0) as file:
+        head = file.read(_HEAD_BYTES)
+        is_npy = head.startswith(NPY_MAGIC)
         # A record's own layout, perhaps: read at once, nothing is copied. Else a map is, stretch by stretch.
-        array = _read_at_once(file) if is_npy and start_s is None and end_s is None else None
+        array = _read_at_once(file, head) if is_npy and start_s is None and end_s is None else None
     if is_npy:
         rows = rows_of(str(path), _mapped(path) if array is None else array)
-        table = Table(rows, [f"lead{i + 1}" for i in range(len(rows))])
+        table = Table(rows, list(numbered(len(rows))))
     else:
         table = table_of(str(path), _named(path))
     return read_table(path, table, "npy" if is_npy else "npz", start_s, end_s, fs, unit)
@@ -64,7 +65,7 @@ def extent(path: Path, fs: float | None, unit: str | None) -> Extent | None:
     if not _is_npy(path):
         return None
     rows = rows_of(str(path), _mapped(path))
-    return extent_of(path, Table(rows, [f"lead{i + 1}" for i in range(len(rows))]), fs, unit)
+    return extent_of(path, Table(rows, list(numbered(len(rows)))), fs, unit)
 
 
 def _is_npy(path: Path) -> bool:
@@ -72,22 +73,27 @@ def _is_npy(path: Path) -> bool:
         return file.read(len(NPY_MAGIC)) == NPY_MAGIC
 
 
-def _read_at_once(file: BinaryIO) -> np.ndarray | None:
+def _read_at_once(file: BinaryIO, head: bytes) -> np.ndarray | None:
     """Return the array of an NPY file if it is float32 in C order and whole; None of any other, for `_mapped`.
 
-    numpy would take more time for the header of ten seconds than for their samples.
+    numpy would take more time for the header of ten seconds than for their samples. Of the file the head was read.
     """
-    file.seek(0)
-    header = _OWN_LAYOUT.match(file.read(128))
+    header = _OWN_LAYOUT.match(head)
     if header is None or header.end() != 10 + int.from_bytes(header[1], "little"):
         return None
     shape = tuple(int(n) for n in header.groups()[1:] if n)
-    n_bytes = 4 * math.prod(shape)
-    if not 0 < n_bytes <= os.fstat(file.fileno()).st_size - header.end():
+    n_values = math.prod(shape)
+    # So many are free, whatever the file's size: asking for that takes longer than it seems.
+    if n_values == 0 or (n_values > VALUES_FREE and 4 * n_values > os.fstat(file.fileno()).st_size - header.end()):
         return None
     array = np.empty(shape, np.dtype("<f4"))
-    file.seek(header.end())
-    return array if file.readinto(array.data.cast("B")) == n_bytes else None  # type: ignore[attr-defined]
+    if header.end() != len(head):
+        file.seek(header.end())
+    return array if file.readinto(array.data.cast("B")) == 4 * n_values else None  # type: ignore[attr-defined]
+
+
+_HEAD_BYTES = 128
+"""What numpy fills a header up to, so that the values begin at a multiple of 64 bytes."""
 
 
 _OWN_LAYOUT = re.compile(

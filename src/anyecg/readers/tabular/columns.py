@@ -143,8 +143,7 @@ def extent_of(path: Path, table: Table, fs: float | None, unit: str | None) -> E
 def _in_mv(columns: list[Any], factors: list[float], first: int, last: int) -> tuple[np.ndarray, int]:
     """Return rows ``first`` to ``last`` of columns as float32 mV, (n_leads, n), and how many marks became NaN."""
     n_off = 0
-    arrays = {id(column.array) for column in columns if isinstance(column, Row)}
-    together = len(arrays) == 1 and all(isinstance(column, Row) for column in columns)
+    together = _of_one_array(columns)
     if together and (signal := _as_it_is(columns, factors, first, last)) is not None:
         return signal, 0
     signal = np.empty((len(columns), last - first), dtype=np.float32)
@@ -195,11 +194,17 @@ def _as_it_is(rows: "list[Row]", factors: list[float], first: int, last: int) ->
     array = rows[0].array
     if rows[0].by_column or array.dtype != np.float32 or set(factors) != {1.0}:
         return None
-    if [row.index for row in rows] != list(range(len(array))) or len(array.shape) != 2:
+    if len(array.shape) != 2 or [row.index for row in rows] != list(range(array.shape[0])):
         return None
     if not isinstance(array, np.ndarray):
         return np.asarray(array[()] if (first, last) == (0, len(rows[0])) else array[:, first:last])
     return array if array.flags.carray and (first, last) == (0, len(rows[0])) else None
+
+
+def _of_one_array(columns: list[Any]) -> bool:
+    """Return whether all columns are rows of the same array: then they are of one length, and read together."""
+    array = getattr(columns[0], "array", None)
+    return array is not None and all([isinstance(column, Row) and column.array is array for column in columns])
 
 
 def name_and_unit(text: str) -> tuple[str, str | None]:
@@ -224,24 +229,24 @@ def _ecg_columns(where: str, table: Table, unit: str | None) -> tuple[list[Any],
     stated_for_all = table.meta.get("unit") or None
     n_characters = sum(map(len, table.names)) + len(stated_for_all or "")
     sort_out = _ecg_among if n_characters <= MOST_KEPT else _ecg_among.__wrapped__
-    chosen, skipped = sort_out(tuple(table.names), stated_for_all)
-    columns = [table.columns[i] for i, _, _ in chosen]
-    names = [name for _, name, _ in chosen]
-    mv = {stated: unit_of(where, stated, unit) for stated in dict.fromkeys(stated for _, _, stated in chosen)}
-    factors = [mv[stated] for _, _, stated in chosen]
+    places, names, stated, skipped = sort_out(tuple(table.names), stated_for_all)
+    columns = [table.columns[i] for i in places]
+    mv = {one: unit_of(where, one, unit) for one in dict.fromkeys(stated)}
+    factors = [mv[one] for one in stated]
     if skipped:
         table.warnings.append(f"skipped, not an ECG: {', '.join(skipped)}")
     if not columns:
         raise ReadError(f"{where}: no ECG column among {', '.join(skipped) or 'none'}, expected one. Check the file.")
-    lengths = {len(column) for column in columns}
-    if len(lengths) > 1:
+    if not _of_one_array(columns) and len(lengths := set(map(len, columns))) > 1:
         raise ReadError(f"{where}: leads of {sorted(lengths)[:5]} samples, expected one length. Correct the file.")
-    return columns, names, factors
+    return columns, list(names), factors
 
 
 @lru_cache(maxsize=64)  # a program names the columns of all its files alike
-def _ecg_among(raw_names: tuple[str, ...], unit: str | None) -> tuple[list[tuple[int, str, str | None]], list[str]]:
-    """Return place, name and unit of each column that is an ECG lead, and the names of the others."""
+def _ecg_among(
+    raw_names: tuple[str, ...], unit: str | None
+) -> tuple[tuple[int, ...], tuple[str, ...], tuple[str | None, ...], tuple[str, ...]]:
+    """Return places, names and units of the columns that are ECG leads, and the names of the others."""
     chosen, others = [], []
     for i, raw in enumerate(raw_names):
         name, stated = name_and_unit(raw)
@@ -250,7 +255,8 @@ def _ecg_among(raw_names: tuple[str, ...], unit: str | None) -> tuple[list[tuple
             others.append(name)
         else:
             chosen.append((i, name, stated))
-    return chosen, others
+    places, names, units = zip(*chosen, strict=True) if chosen else ((), (), ())
+    return places, names, units, tuple(others)
 
 
 def _is_other(name: str, stated: str | None) -> bool:
@@ -306,8 +312,8 @@ def _take_times(table: Table) -> list[Times]:
     for i, unit_s in reversed(find(tuple(table.names))):
         if len(table.columns) > 1:
             found.append(Times(table.names.pop(i), np.asarray(table.columns.pop(i)[:], np.float64), unit_s))
-    # A phone stamps the arrival of a packet, not the sample: its times come last.
     found += table.times
+    # A phone stamps the arrival of a packet, not the sample: its times come last.
     return sorted(found, key=lambda times: ("phone" in times.name.lower(), times.unit_s is None))
 
 
@@ -322,6 +328,25 @@ def _record(
     table: Table, signal: np.ndarray, leads: tuple[str, ...], rate: float, first: int, form: str, record_id: str
 ) -> Record:
     """Return the record with what the table's meta lines say about it."""
+    said = _said(table, leads, first / rate) if table.meta.keys() - _OF_SAMPLES else {}
+    return Record(
+        signal=signal,
+        fs=rate,
+        leads=leads,
+        id=record_id,
+        format=form,
+        start_s=first / rate,
+        warnings=tuple(table.warnings),
+        **said,
+    )
+
+
+_OF_SAMPLES = {"fs_hz", "unit"}
+"""Meta lines that say nothing of the record but how its samples are read."""
+
+
+def _said(table: Table, leads: tuple[str, ...], start_s: float) -> dict[str, Any]:
+    """Return what the meta lines say about the record, which starts so many seconds after its source."""
     meta = table.meta
 
     def listed(key: str) -> frozenset[str]:
@@ -329,22 +354,15 @@ def _record(
 
     weight = meta.get("weight_kg", "")
     time = time_of(meta.get("start_time", ""), table.warnings)
-    return Record(
-        signal=signal,
-        fs=rate,
-        leads=leads,
-        id=record_id,
-        format=form,
-        age=age_from_text(meta.get("age", "")),
-        sex=sex_from_text(meta.get("sex")),
-        weight_kg=float(weight) if re.fullmatch(r"\d+(\.\d+)?", weight) else None,
-        start_time=time + timedelta(seconds=first / rate) if time else None,
-        start_s=first / rate,
-        gain_known=meta.get("gain_known", "yes").lower() not in ("no", "false"),
-        derived=listed("derived"),
-        restored=listed("restored"),
-        warnings=tuple(table.warnings),
-    )
+    return {
+        "age": age_from_text(meta.get("age", "")),
+        "sex": sex_from_text(meta.get("sex")),
+        "weight_kg": float(weight) if re.fullmatch(r"\d+(\.\d+)?", weight) else None,
+        "start_time": time + timedelta(seconds=start_s) if time else None,
+        "gain_known": meta.get("gain_known", "yes").lower() not in ("no", "false"),
+        "derived": listed("derived"),
+        "restored": listed("restored"),
+    }
 
 
 def time_of(text: str, warnings: list[str]) -> datetime | None:
@@ -396,8 +414,22 @@ def rows_of(where: str, array: Any, names: Sequence[str] | None = None) -> list[
     return [Row(array, i, by_column, n_samples) for i in range(n_leads)]
 
 
+@lru_cache(maxsize=64)
+def numbered(n_leads: int) -> tuple[str, ...]:
+    """Return names for leads whose file gives them none.
+
+    Examples
+    --------
+    >>> numbered(2)
+    ('lead1', 'lead2')
+    """
+    return tuple(f"lead{i + 1}" for i in range(n_leads))
+
+
 class Row:
     """One lead of a two-dimensional array that stays where it is, in memory or in a file."""
+
+    __slots__ = ("array", "by_column", "index", "n_samples")
 
     def __init__(self, array: Any, index: int, by_column: bool, n_samples: int) -> None:
         self.array, self.index, self.by_column, self.n_samples = array, index, by_column, n_samples

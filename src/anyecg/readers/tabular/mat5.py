@@ -26,8 +26,14 @@ FREE_BYTES = 16_000_000
 
 HEADER_BYTES = 128
 
+MAPPED_FROM_BYTES = 1_000_000
+"""A smaller file is read at once: for ten seconds a map takes longer to make and to undo than the samples to read."""
+
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 """Data types of numbers (table 1-1) to numpy."""
+
+_DTYPES = {order: {kind: np.dtype(order + name) for kind, name in _NUMBERS.items()} for order in "<>"}
+"""The same by byte order."""
 
 _MATRIX, _COMPRESSED = 14, 15
 
@@ -50,28 +56,27 @@ class _Damaged(ValueError):
     """What the bytes say cannot be."""
 
 
-def read_level5(path: Path, file: BinaryIO) -> dict[str, Any]:
+def read_level5(path: Path, data: memoryview) -> dict[str, Any]:
     """Return the variables of a Level 5 file.
 
     Parameters
     ----------
     path : Path
         For messages.
-    file : BinaryIO
-        That file, opened.
+    data : memoryview
+        What the file holds, see `bytes_of`.
 
     Returns
     -------
     dict
         Of numbers an array in its stored type, of a text a list of its rows, of a cell a list, of a struct of one a
-        dict; None for what is passed over. Numbers of a file that is not compressed are mapped, and not read yet.
+        dict; None for what is passed over. Numbers that are not compressed are views of the data.
 
     Raises
     ------
     ReadError
         The file is damaged, or unpacks to far more than it is.
     """
-    data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     order: Literal["<", ">"] = "<" if bytes(data[126:128]) == b"IM" else ">"
     reader = _Reader(order)
     found: dict[str, Any] = {}
@@ -79,7 +84,7 @@ def read_level5(path: Path, file: BinaryIO) -> dict[str, Any]:
     at = HEADER_BYTES
     try:
         while at + 8 <= len(data):
-            kind, n_bytes = struct.unpack_from(f"{order}2I", data, at)
+            kind, n_bytes = reader.tag(data, at)
             body = data[at + 8 : at + 8 + n_bytes]
             if len(body) < n_bytes:
                 raise _Damaged(f"a variable of {n_bytes} bytes at byte {at}, where {len(body)} are left")
@@ -94,6 +99,13 @@ def read_level5(path: Path, file: BinaryIO) -> dict[str, Any]:
     except (_Damaged, zlib.error, RecursionError) as error:
         raise ReadError(f"{path}: not a whole MAT file ({error}), expected matrices. Save it again.") from error
     return found
+
+
+def bytes_of(file: BinaryIO, size: int) -> memoryview:
+    """Return what an open file of so many bytes holds, unread if that is much."""
+    if size >= MAPPED_FROM_BYTES:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    return memoryview(file.read(size))
 
 
 def is_packed(path: Path) -> bool:
@@ -135,13 +147,14 @@ class _Reader:
 
     def __init__(self, order: Literal["<", ">"]) -> None:
         self.order = order
+        self.tag = struct.Struct(f"{order}2I").unpack_from
         self.n_parts = 0
 
     def element(self, data: memoryview, at: int) -> tuple[int, int, memoryview, int]:
         """Return an element's data type, its length, its bytes, and where the next one begins."""
         if at + 8 > len(data):
             raise _Damaged(f"an element at byte {at} of {len(data)}")
-        kind, n_bytes = struct.unpack_from(f"{self.order}2I", data, at)
+        kind, n_bytes = self.tag(data, at)
         if kind >> 16:  # a small element: its length in the upper half of the tag, and its data in the tag
             kind, n_bytes = kind & 0xFFFF, kind >> 16
             if n_bytes > 4:
@@ -156,9 +169,8 @@ class _Reader:
     def numbers(self, data: memoryview, at: int) -> tuple[np.ndarray, int]:
         """Return an element of numbers, and where the next one begins."""
         kind, n_bytes, body, end = self.element(data, at)
-        if kind not in _NUMBERS:
+        if (dtype := _DTYPES[self.order].get(kind)) is None:
             raise _Damaged(f"numbers of data type {kind}")
-        dtype = np.dtype(_NUMBERS[kind]).newbyteorder(self.order)
         return np.frombuffer(body, dtype, n_bytes // dtype.itemsize), end
 
     def text(self, data: memoryview, at: int) -> tuple[bytes, int]:
@@ -177,7 +189,7 @@ class _Reader:
         name, at = self.text(data, at)
         if len(flags) < 1 or flags.dtype.itemsize != 4 or not 1 < len(dims) <= 32 or dims.dtype.kind == "f":
             raise _Damaged(f"a matrix of {len(dims)} dimensions")
-        shape = tuple(int(n) for n in dims)
+        shape = tuple(dims.tolist())
         if min(shape) < 0:
             raise _Damaged(f"a matrix of shape {shape}")
         value = None if int(flags[0]) & _COMPLEX else self.value(data, at, int(flags[0]) & 0xFF, shape, depth)

@@ -14,7 +14,7 @@ import numpy as np
 from anyecg.errors import ReadError
 from anyecg.readers.slices import Extent
 from anyecg.readers.tabular.columns import Table, extent_of, read_table
-from anyecg.readers.tabular.mat5 import MAX_BYTES, is_packed, read_level5
+from anyecg.readers.tabular.mat5 import MAX_BYTES, bytes_of, is_packed, read_level5
 from anyecg.readers.tabular.named import table_of
 from anyecg.record import Record
 
@@ -76,11 +76,12 @@ def _table(path: Path, fs: float | None) -> Table:
         See `anyecg.readers.read`.
     """
     where = str(path)
-    with path.open("rb") as file:
+    with open(path, "rb", buffering=0) as file:
         if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
             raise ReadError(f"{path}: {size} bytes, expected at most {MAX_BYTES}. Save it in parts.")
-        head = file.read(20)
-        variables = read_level5(path, file) if head.startswith(b"MATLAB 5.0") else _level4(path, head, size)
+        data = bytes_of(file, size)
+    head = bytes(data[:20])
+    variables = read_level5(path, data) if head.startswith(b"MATLAB 5.0") else _level4(path, head, size)
     values: dict[str, Any] = {}
     for name, value in variables.items():
         values |= _opened(name, value)

@@ -15,7 +15,7 @@ import numpy as np
 
 from anyecg.errors import ReadError
 from anyecg.readers.channels import says_ecg
-from anyecg.readers.tabular.columns import Table, name_and_unit, rows_of
+from anyecg.readers.tabular.columns import Table, name_and_unit, numbered, rows_of
 from anyecg.readers.tabular.times import Times, time_unit
 from anyecg.readers.units import mv_per
 
@@ -89,8 +89,9 @@ def table_of(where: str, values: dict[str, Any]) -> Table:
     table = Table([], [])
     leads: list[str] = []
     found: dict[str, Any] = {}
+    meanings = {key: meaning_of(key) for key in values}
     for key, value in values.items():
-        meaning = meaning_of(key)
+        meaning = meanings[key]
         if meaning in (None, "signal"):
             continue
         if meaning == "leads" and _size(value) and _is_text(value):
@@ -100,11 +101,15 @@ def table_of(where: str, values: dict[str, Any]) -> Table:
                 table.meta["fs_hz"] = repr(number)
         elif meaning not in ("leads", None) and (text := ", ".join(_texts(value))):
             table.meta[meaning] = text
-    _one_unit(table)
+    if "unit" in table.meta:
+        _one_unit(table)
     for key, value in values.items():
-        if meaning_of(key) in (None, "signal") and _holds_samples(value):
+        if meanings[key] in (None, "signal") and _holds_samples(value):
             found[key] = value
     whole = _signal_key(where, found)
+    if whole is not None and len(found) == 1:
+        _from_array(where, table, found[whole], leads)
+        return table
     times = {name for name in found if time_unit(name)[0]}
     if whole is not None:
         _from_array(where, table, found[whole], leads)
@@ -123,8 +128,9 @@ def table_of(where: str, values: dict[str, Any]) -> Table:
         elif whole is None:
             table.columns += rows_of(where, value.reshape(-1) if isinstance(value, np.ndarray) else value)
             table.names.append(name)
-    lengths = {len(column) for column in table.columns}
-    table.times = [times for times in table.times if lengths == {len(times.values)}]
+    if table.times:
+        lengths = set(map(len, table.columns))
+        table.times = [times for times in table.times if lengths == {len(times.values)}]
     return table
 
 
@@ -141,8 +147,8 @@ def _from_array(where: str, table: Table, array: Any, leads: list[str]) -> None:
     n_leads = len(table.columns)
     if leads and len(leads) != n_leads:
         raise ReadError(f"{where}: {len(leads)} lead names for {n_leads} leads, expected one each. Correct the file.")
-    table.names = leads or [f"lead{i + 1}" for i in range(n_leads)]
-    units = [u.strip() for u in table.meta.get("unit", "").split(",") if u.strip()]
+    table.names = leads or list(numbered(n_leads))
+    units = [u.strip() for u in table.meta["unit"].split(",") if u.strip()] if "unit" in table.meta else []
     if len(units) > 1:
         if len(units) != n_leads:
             raise ReadError(f"{where}: {len(units)} units for {n_leads} leads, expected one each. Correct the file.")
@@ -164,8 +170,9 @@ def _signal_key(where: str, found: dict[str, Any]) -> str | None:
             "it so."
         )
     spelt = {_spelling(key): key for key in reversed(found)}  # of keys that are spelt alike the first counts
-    if (best := next((spelling for spelling in KEYS["signal"] if spelling in spelt), None)) is not None:
-        return spelt[best]
+    for spelling in KEYS["signal"]:
+        if spelling in spelt:
+            return spelt[spelling]
     if any(_says_lead(key) and _is_row(value) for key, value in found.items()):
         return None
     many = [key for key in found if not time_unit(key)[0]]

@@ -47,8 +47,10 @@ def sniff(head: bytes, path: Path) -> bool:
     """Return whether text has a line with a rate in hertz and one with the recording's time, as Apple writes them."""
     if b"\x00" in head or head.lstrip().startswith((b"<", b"{")):
         return False
-    values = [value for _, value in map(_key_and_value, _decoded(head).splitlines()[:40])]
-    return any(map(_RATE.fullmatch, values)) and any(map(_RECORDED.fullmatch, values))
+    lines = _decoded(head).splitlines()[:40]
+    # few lines of any table hold a colon, as a time does
+    dated = any(_RECORDED.fullmatch(_key_and_value(line)[1]) for line in lines if ":" in line)
+    return dated and any(_RATE.fullmatch(_key_and_value(line)[1]) for line in lines)
 
 
 def read(path: Path, start_s: float | None, end_s: float | None, fs: float | None, unit: str | None) -> Record:
