@@ -187,7 +187,9 @@ def resample(signal: np.ndarray, from_hz: float, to_hz: float) -> np.ndarray:
     extended = odd_extension(signal, pad)
     resampled = soxr.resample(np.ascontiguousarray(extended.T), from_hz, to_hz, quality="HQ").T
     start = round(pad * to_hz / from_hz)
-    return resampled[:, start : start + n_out]
+    return np.ascontiguousarray(
+        resampled[:, start : start + n_out]
+    )  # a row's samples side by side, for all that follows
 
 
 def resampled_length(n_samples: int, from_hz: float, to_hz: float) -> int:

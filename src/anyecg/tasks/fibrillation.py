@@ -12,6 +12,7 @@ reason to look, and their absence says nothing. Atrial flutter is not told by it
 
 import numpy as np
 
+from anyecg.ranks import quantiles
 from anyecg.record import Annotation, Record, runs_of
 
 CODE = "VF"
@@ -76,7 +77,7 @@ def vf_windows(piece: Record) -> np.ndarray:
     near = np.abs(hz - peak_hz[..., None]) <= PEAK_HALF_WIDTH_HZ
     concentration = (power * near).sum(axis=2) / (power.sum(axis=2) + 1e-12)
     score = np.cbrt((1 - leakage(waves)) * time_away(waves, fs) * concentration)
-    height = np.ptp(np.percentile(waves, (1, 99), axis=2), axis=0)
+    height = np.ptp(quantiles(waves, (0.01, 0.99)), axis=-1)
     tall = height >= SMALLEST_MV if piece.gain_known else np.ones_like(recorded)
     score = np.where(tall & (peak_hz >= RATE_HZ[0]) & (peak_hz <= RATE_HZ[1]), score, 0.0)
     heard = recorded & (height >= FLAT_MV if piece.gain_known else height > 0)
