@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from baselines.flutter_following import describe, measure_followed
 
 from anyecg.beats import detect_beats
 from anyecg.engine import Model
@@ -109,6 +110,7 @@ def run(model: Model, data: Path, work: Path, progress: Callable[[str], None]) -
     numbers["told"] = bool(
         min(ours["strips"]["all"], ours["long"]["all"]) >= TOLD_FROM and ours["false"]["a_day"] <= MOST_FALSE_A_DAY
     )
+    numbers["followed"] = measure_followed(folder, preparation.fs_hz, work, _known(data), progress)
     numbers["cpu_s_per_lead_hour"] = _cost(Corpus(folder, "val", ("afpdb",)), preparation.fs_hz)
     return numbers
 
@@ -230,6 +232,11 @@ def _score(corpus: Corpus, data: Path, fs_hz: float) -> list[dict[str, Any]]:
             about = {"database": entry.database, "record": entry.record, "patient": entry.patient}
             rows.append(about | {"rhythm": rhythm, "marked_s": marked_s} | {k: v.tolist() for k, v in scores.items()})
     return rows
+
+
+def _known(data: Path) -> Callable[[Entry, int], tuple[list[str], list[list[float]]]]:
+    stated = _statements(data / "ptb-xl")
+    return lambda entry, n_windows: _rhythm(entry, data, n_windows, stated)
 
 
 def _statements(folder: Path) -> dict[str, dict[str, float]]:
@@ -430,7 +437,8 @@ def tables(numbers: dict[str, Any]) -> str:
             f"{100 * single['A']:.2f} % |"
         )
     cost = numbers["cpu_s_per_lead_hour"]
-    return "\n\n".join([*parts, "\n".join(lines), f"Processor time: {cost:.2f} s per hour and lead.", _ANCHORS])
+    parts += ["\n".join(lines), describe(numbers["followed"])]
+    return "\n\n".join([*parts, f"Processor time: {cost:.2f} s per hour and lead.", _ANCHORS])
 
 
 def _about_table(sets: dict[str, Any]) -> str:
