@@ -8,7 +8,18 @@ import pytest
 from anyecg.engine import load
 from anyecg.heads import Head, open_head
 from anyecg.tasks import rhythm
-from anyecg.tasks.rhythm import HEAD, REACH_BEATS, af_episodes, af_probability, find_episodes, rr_features
+from anyecg.tasks.rhythm import (
+    HEAD,
+    REACH_BEATS,
+    EpisodeRule,
+    af_episodes,
+    af_episodes_by,
+    af_probability,
+    evidence_of,
+    find_episodes,
+    irregularity,
+    rr_features,
+)
 
 
 def irregular(n_beats: int, seed: int = 0) -> np.ndarray:
@@ -95,6 +106,73 @@ def test_nothing_in_nothing_out() -> None:
     assert af_episodes(np.empty(0), np.empty(0), 0.5, 10) == []
     assert find_episodes(np.empty(0)) == ()
     assert af_episodes(np.arange(50.0), np.zeros(50), 0.5, 10) == []
+
+
+def slow_cosen(rr_s: np.ndarray) -> float:
+    """CoSEn of one window, pair by pair (Lake and Moorman 2011)."""
+    pairs = [(i, j) for i in range(len(rr_s) - 1) for j in range(i + 1, len(rr_s) - 1)]
+    of_two = [max(abs(rr_s[i] - rr_s[j]), abs(rr_s[i + 1] - rr_s[j + 1])) for i, j in pairs]
+    r = max(sorted(of_two)[4], 0.03)
+    longer = sum(apart <= r for apart in of_two)
+    shorter = sum(abs(rr_s[i] - rr_s[j]) <= r for i, j in pairs)
+    return float(-np.log(longer / shorter) + np.log(2 * r) - np.log(rr_s.mean()))
+
+
+def test_irregularity_is_the_coefficient_of_sample_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
+    beats_s = np.concatenate([irregular(40), 40 + regular(40)])
+    rr_s = np.diff(beats_s)
+    values = irregularity(beats_s)
+    assert values.shape == (80,) and np.isnan(values[-12:]).all()
+    known = [k for k in range(68) if (rr_s[k : k + 12] <= 3).all()]
+    np.testing.assert_allclose(values[known], [slow_cosen(rr_s[k : k + 12]) for k in known])
+    monkeypatch.setattr(rhythm, "CHUNK_BEATS", 7)
+    np.testing.assert_array_equal(irregularity(beats_s), values)
+    assert np.nanmean(irregularity(irregular(500))) > -1 > -2 > np.nanmean(irregularity(regular(500)))
+
+
+def test_irregularity_is_unknown_across_a_gap_and_where_it_is_not_wanted() -> None:
+    beats_s = np.arange(60) * 0.8
+    wanted = np.arange(60) < 40
+    values = irregularity(beats_s, np.array([[24.1, 24.2]]), wanted)  # in the interval from beat 30 to 31
+    assert np.isnan(values[19:31]).all() and np.isnan(values[40:]).all()
+    assert np.isfinite(values[:19]).all() and np.isfinite(values[31:40]).all()
+    assert np.isnan(irregularity(np.arange(12) * 0.8)).all()
+
+
+def test_evidence_is_of_the_episode_alone() -> None:
+    beats_s = np.concatenate([regular(100), 90 + irregular(100), 200 + regular(100)])
+    probability = np.concatenate([np.full(100, 0.1), np.full(100, 0.9), np.full(100, 0.1)])
+    (episode,) = af_episodes(beats_s, probability, 0.5, 0)
+    ((log_odds, cosen),) = evidence_of([episode], beats_s, probability, irregularity(beats_s))
+    assert log_odds == pytest.approx(np.log(9))
+    rr_s = np.diff(beats_s[100:200])
+    assert cosen == pytest.approx(np.mean([slow_cosen(rr_s[k : k + 12]) for k in range(88)]))
+
+
+def test_an_episode_of_little_evidence_is_none() -> None:
+    premature = 200 + np.cumsum(np.tile([0.8, 0.5, 1.1], 40))
+    beats_s = np.concatenate([irregular(120), premature])
+    probability = np.full(240, 0.8)
+    probability[118:122] = 0.1
+    rule = EpisodeRule(0.5, 0.0, 0.2, -1.0)
+    both = af_episodes_by(EpisodeRule(0.5, 0.0), beats_s, probability)
+    assert len(both) == 2
+    assert af_episodes_by(rule, beats_s, probability) == both[:1]
+    sure = np.where(np.arange(240) >= 122, 0.99999, probability)  # the network is certain enough to outweigh it
+    assert len(af_episodes_by(rule, beats_s, sure)) == 2
+    slow = np.arange(25) * 2.5  # unknown all of it: the network alone decides
+    assert len(af_episodes_by(rule, slow, np.full(25, 0.8), np.column_stack([slow, slow + 0.1]))) == 1
+
+
+def test_the_shipped_head_does_not_take_premature_beats_for_fibrillation(shipped: Head) -> None:
+    rng = np.random.default_rng(3)
+    rr_s = rng.normal(0.9, 0.015, 3000)
+    for k in np.flatnonzero(rng.random(2999) < 0.15):  # at random, one in seven, none with a full pause
+        rr_s[k], rr_s[k + 1] = rng.uniform(0.5, 0.7), rng.uniform(0.95, 1.1)
+    beats_s = np.cumsum(rr_s)
+    without = af_episodes_by(EpisodeRule.of(shipped)._replace(least_evidence=-np.inf), beats_s, np.full(3000, 0.5))
+    assert without and not af_episodes_by(EpisodeRule.of(shipped), beats_s, np.full(3000, 0.5))
+    assert not [a for a in find_episodes(beats_s, head=shipped) if a.code == "AFIB"]
 
 
 def test_the_shipped_head_tells_irregular_from_regular(shipped: Head) -> None:

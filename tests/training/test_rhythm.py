@@ -15,11 +15,14 @@ from anyecg.training.rhythm import (
     RhythmSettings,
     RRNetwork,
     balanced_accuracy,
-    choose_episodes,
+    choose,
     choose_temperature,
     disturbed,
     episode_counts,
+    halves,
+    left_out_probabilities,
     logits_of,
+    merits,
     overlap_s,
     seconds_agreed,
     series_loss,
@@ -103,6 +106,12 @@ def test_crops_show_both_rhythms_and_hide_what_is_unknown() -> None:
     torch.testing.assert_close(again[0], features)
 
 
+def test_crops_of_patients_without_fibrillation_are_drawn_all_the_same() -> None:
+    one = made_up(0)
+    calm = BeatSeries("d", "r", "p", one.beats_s[:400], one.classes[:400], one.marks[:1])
+    assert not (Crops([calm], seed=0).batch(4)[1] == 1).any()
+
+
 def test_disturbed_beats_are_missed_invented_and_moved() -> None:
     beats_s = np.arange(2000) * 0.8
     counts, moved = [], []
@@ -153,13 +162,75 @@ def test_a_temperature_undoes_confidence() -> None:
 def test_the_threshold_is_chosen_for_the_episodes_it_makes() -> None:
     series = [made_up(k) for k in range(3)]
     scores = [np.where(one.labels() == 1, 0.35, 0.25) for one in series]
-    merit, threshold, _ = choose_episodes(scores, series, np.array([0.2, 0.3, 0.4]))
-    assert threshold == 0.3 and merit > 0.99
+    found = merits(scores, series, [0.2, 0.3, 0.4])
+    assert choose(found).threshold == 0.3 and max(found.values()) > 0.99
     for score in scores:  # short false alarms cost little time, but they are episodes
         for start in range(20, 380, 60):
             score[start : start + 45] = 0.31
         score[450:750] = 0.41
-    assert choose_episodes(scores, series, np.array([0.3, 0.4]))[1] == 0.4
+    assert choose(merits(scores, series, [0.3, 0.4])).threshold == 0.4
+
+
+def test_evidence_is_asked_where_it_tells_fibrillation_from_premature_beats() -> None:
+    def with_premature_beats(seed: int) -> BeatSeries:
+        one = made_up(seed)
+        rr_s = np.diff(one.beats_s)
+        for start in (20, 120, 220, 820, 920, 1020):  # 60 beats, every third a premature one
+            rr_s[start : start + 60] = np.tile([0.8, 0.5, 1.1], 20)
+        beats_s = np.concatenate(([one.beats_s[0]], one.beats_s[0] + np.cumsum(rr_s)))
+        edges_s = np.interp(one.spans_s, one.beats_s, beats_s)
+        marks = tuple(Annotation(a, b, "rhythm", m.code) for (a, b), m in zip(edges_s, one.marks, strict=True))
+        return BeatSeries("made up", str(seed), f"made up/{seed}", beats_s, one.classes, marks)
+
+    series = [with_premature_beats(k) for k in range(2)]
+    scores = []
+    for one in series:
+        score = np.where(one.labels() == 1, 0.8, 0.1)
+        for start in (20, 120, 220, 820, 920, 1020):
+            score[start : start + 60] = 0.8
+        scores.append(score)
+    alone = merits(scores, series, [0.5])
+    assert max(alone.values()) < 0.8 and choose(alone).least_evidence == -np.inf
+    found = merits(scores, series, [0.5], by_evidence=True)
+    rule = choose(found)
+    assert found[rule] > 0.98 and np.isfinite(rule.least_evidence) and rule.log_odds_weight > 0
+
+
+def test_patients_left_out_choose_among_the_equals_of_val() -> None:
+    of_val = {"a": 0.990, "b": 0.994, "c": 0.9935, "d": 0.8}
+    assert choose(of_val) == "b"
+    assert choose(of_val, {"a": 0.7, "b": 0.6, "c": 0.65, "d": 0.9}) == "a"
+
+
+def test_halves_part_patients_of_every_database() -> None:
+    def one_of(database: str, patient: str, record: str) -> BeatSeries:
+        return BeatSeries(database, record, patient, np.arange(3.0), np.full(3, "N"), ())
+
+    series = [one_of("a", f"a/{k // 2}", str(k)) for k in range(8)] + [one_of("b", f"b/{k}", str(k)) for k in range(2)]
+    half = halves(series)
+    assert (half[0:8:2] == half[1:8:2]).all()  # both records of a patient
+    assert half[:8].sum() == 4 and half[8:].sum() == 1
+    np.testing.assert_array_equal(halves(series[::-1])[::-1], half)  # whatever their order
+
+
+def test_a_patient_is_scored_by_a_network_that_never_saw_him(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[set[str]] = []
+    series, val = [made_up(k) for k in range(4)], [made_up(9)]
+
+    def watched(train: list[BeatSeries], *rest: object) -> RRNetwork:
+        seen.append({one.patient for one in train})
+        torch.manual_seed(len(seen))
+        return RRNetwork().eval()
+
+    monkeypatch.setattr("anyecg.training.rhythm.train_network", watched)
+    found = left_out_probabilities(series, val, RhythmSettings(), None, lambda line: None)
+    assert [len(patients) for patients in seen] == [2, 2] and not seen[0] & seen[1]
+    for number, one in enumerate(series):
+        (which,) = (k for k in range(2) if one.patient not in seen[k])
+        torch.manual_seed(which + 1)
+        said = logits_of(RRNetwork().eval(), one)
+        assert found[number].shape == one.beats_s.shape
+        assert np.corrcoef(np.log(found[number] / (1 - found[number])), said)[0, 1] > 0.999
 
 
 def test_seconds_agreed_by_hand() -> None:
@@ -199,7 +270,7 @@ def test_a_head_is_trained_chosen_and_written(
     database: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from anyecg.heads import open_head
-    from anyecg.tasks.rhythm import HEAD, af_probability
+    from anyecg.tasks.rhythm import HEAD, EpisodeRule, af_probability
 
     folder = database("mitdb")
     splits = tmp_path / "splits.csv"
@@ -211,5 +282,8 @@ def test_a_head_is_trained_chosen_and_written(
     train_head(folder.parent, splits, tmp_path, settings, progress=lambda line: None)
     head = open_head(tmp_path, HEAD)
     assert head is not None and head.config["n_train_records"] == 2 and head.config["n_val_records"] == 2
+    rule = EpisodeRule.of(head)
+    assert rule.threshold == head.labels[0].threshold and rule.join_s == head.config["join_s"]
+    assert head.config["evidence"] or rule.least_evidence == -np.inf
     probability = af_probability(head, np.arange(100) * 0.8)
     assert probability.shape == (100,) and ((probability > 0) & (probability < 1)).all()

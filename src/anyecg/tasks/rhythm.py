@@ -4,12 +4,20 @@ A small convolutional network sees only when beats came, so any lead, device or 
 about a second. What it says of a beat depends on `REACH_BEATS` beats to either side and on nothing else: a recording
 cut into chunks that overlap by that much gives the same answer as one pass.
 
+The network takes many premature beats, or deep breathing, for fibrillation at times. An episode as a whole tells them
+apart: regular intervals between the premature ones, or slow waves, lower its sample entropy. So an episode counts if
+its entropy and the network's certainty together reach a least evidence (`EpisodeRule`).
+
 Atrial flutter is not among its answers, nor told from anything else: the databases at hand have 0.2 hours of it, with
 fixed conduction its RR intervals are regular, and a detector of its waves misses the marked episodes (the row
 ``flutter`` of the benchmarks).
 """
 
+import math
+from typing import NamedTuple
+
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from anyecg.heads import Head
 from anyecg.record import Annotation, runs_of
@@ -36,7 +44,34 @@ REACH_BEATS = NETWORK_REACH_BEATS + MEDIAN_BEATS // 2 + 1
 """Beats to either side that an answer depends on: the network's, the median's, and one for the difference."""
 
 CHUNK_BEATS = 16384
-"""Beats that go through the network at once: bounds the memory, not the answer."""
+"""Beats that go through the network, or windows of the entropy, at once: bounds the memory, not the answer."""
+
+COSEN_INTERVALS, COSEN_MATCHES, COSEN_TOLERANCE_S = 12, 5, 0.03
+"""Intervals in a window of the entropy, pairs that must match, and the least tolerance, seconds."""
+
+
+class EpisodeRule(NamedTuple):
+    """How scores of beats become episodes of atrial fibrillation; split val and patients left out choose it.
+
+    Parameters
+    ----------
+    threshold : float
+        A beat with this score or more is inside.
+    join_s : float
+        Stretches with less than this between them are one.
+    log_odds_weight, least_evidence : float
+        An episode counts if its mean `irregularity` plus so many times its mean log odds is this or more.
+    """
+
+    threshold: float
+    join_s: float
+    log_odds_weight: float = 0.0
+    least_evidence: float = -math.inf
+
+    @classmethod
+    def of(cls, head: Head) -> "EpisodeRule":
+        """Return a head's; heads of version 1 ask for no evidence."""
+        return cls(head.labels[0].threshold, head.config["join_s"], **head.config.get("evidence", {}))
 
 
 def rr_features(r_peaks_s: np.ndarray, unusable_s: np.ndarray | None = None) -> np.ndarray:
@@ -61,8 +96,7 @@ def rr_features(r_peaks_s: np.ndarray, unusable_s: np.ndarray | None = None) -> 
     features = np.zeros((N_FEATURES, len(beats_s)), dtype=np.float32)
     if len(beats_s) < 2:
         return features
-    rr_s = np.diff(beats_s)
-    known = (rr_s >= RR_PLAUSIBLE_S[0]) & (rr_s <= RR_PLAUSIBLE_S[1]) & intact_intervals(beats_s, unusable_s)
+    rr_s, known = _intervals(beats_s, unusable_s)
     log_rr = np.log(np.clip(rr_s, *RR_PLAUSIBLE_S))
     level = median_filter(log_rr, MEDIAN_BEATS, mode="nearest")  # an unknown interval in 61 hardly moves the median
     features[0, 1:] = np.where(known, log_rr - level, 0)
@@ -70,6 +104,13 @@ def rr_features(r_peaks_s: np.ndarray, unusable_s: np.ndarray | None = None) -> 
     features[2, 2:] = np.where(known[1:] & known[:-1], np.diff(log_rr), 0)
     features[3, 1:] = known
     return features
+
+
+def _intervals(beats_s: np.ndarray, unusable_s: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the RR intervals (n_beats - 1,), seconds, and whether each is known."""
+    rr_s = np.diff(beats_s)
+    plausible = (rr_s >= RR_PLAUSIBLE_S[0]) & (rr_s <= RR_PLAUSIBLE_S[1])
+    return rr_s, plausible & intact_intervals(beats_s, unusable_s)
 
 
 def af_probability(head: Head, r_peaks_s: np.ndarray, unusable_s: np.ndarray | None = None) -> np.ndarray:
@@ -138,6 +179,99 @@ def af_episodes(
     return episodes
 
 
+def irregularity(
+    r_peaks_s: np.ndarray, unusable_s: np.ndarray | None = None, wanted: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the coefficient of sample entropy (CoSEn) of the 12 RR intervals that follow each beat.
+
+    Parameters
+    ----------
+    r_peaks_s, unusable_s
+        As for `rr_features`.
+    wanted : ndarray of bool, shape (n_beats,), optional
+        Beats to answer for; by default all.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_beats,)
+        Natural logarithm, no unit; in fibrillation mostly above -1. NaN where not wanted, or where one of the 12
+        intervals is unknown or missing.
+
+    Notes
+    -----
+    Lake and Moorman 2011, doi:10.1152/ajpheart.00561.2010: m = 1, the tolerance grows from 30 ms until 5 pairs match.
+    Departure: a pair of windows of one interval counts only where the interval after it lies in the 12, too.
+    """
+    beats_s = np.asarray(r_peaks_s, dtype=np.float64)
+    values = np.full(len(beats_s), np.nan)
+    if len(beats_s) <= COSEN_INTERVALS:
+        return values
+    rr_s, known = _intervals(beats_s, unusable_s)
+    windows = sliding_window_view(rr_s, COSEN_INTERVALS)
+    of_known = np.asarray(sliding_window_view(known, COSEN_INTERVALS).all(axis=1))
+    starts = np.flatnonzero(of_known if wanted is None else of_known & wanted[: len(of_known)])
+    first, second = np.triu_indices(COSEN_INTERVALS - 1, 1)
+    for begin in range(0, len(starts), CHUNK_BEATS):
+        at = starts[begin : begin + CHUNK_BEATS]
+        some = windows[at]
+        apart = np.abs(some[:, first] - some[:, second])
+        both = np.maximum(apart, np.abs(some[:, first + 1] - some[:, second + 1]))
+        enough = np.partition(both, COSEN_MATCHES - 1, axis=1)[:, COSEN_MATCHES - 1]
+        tolerance = np.maximum(enough, COSEN_TOLERANCE_S)[:, None]
+        matches, wider = (both <= tolerance).sum(axis=1), (apart <= tolerance).sum(axis=1)
+        values[at] = np.log(wider / matches * 2 * tolerance[:, 0] / some.mean(axis=1))
+    return values
+
+
+def evidence_of(
+    episodes: list[Annotation], r_peaks_s: np.ndarray, probability: np.ndarray, irregular: np.ndarray
+) -> np.ndarray:
+    """Return what speaks for each episode: its mean log odds, and its mean `irregularity`.
+
+    Parameters
+    ----------
+    episodes : list of Annotation
+        Of `af_episodes`: they begin and end with a beat.
+    r_peaks_s, probability, irregular : ndarray, shape (n_beats,)
+        The last as `irregularity` returns it, at least for beats inside episodes.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_episodes, 2)
+        The second is NaN where no 12 intervals in a row are known.
+    """
+    edges_s = np.array([(a.start_s, a.end_s) for a in episodes]).reshape(-1, 2)
+    first, last = np.searchsorted(r_peaks_s, edges_s).T
+    odds = np.clip(np.asarray(probability, dtype=np.float64), 1e-6, 1 - 1e-6)
+    log_odds = np.concatenate(([0.0], np.cumsum(np.log(odds / (1 - odds)))))
+    total = np.concatenate(([0.0], np.cumsum(np.nan_to_num(irregular))))
+    number = np.concatenate(([0], np.cumsum(np.isfinite(irregular))))
+    stop = np.maximum(last + 1 - COSEN_INTERVALS, first)  # beats whose 12 intervals end inside
+    with np.errstate(invalid="ignore"):
+        mean = (total[stop] - total[first]) / (number[stop] - number[first])
+    return np.column_stack([(log_odds[last + 1] - log_odds[first]) / (last + 1 - first), mean])
+
+
+def convincing(evidence: np.ndarray, rule: EpisodeRule) -> np.ndarray:
+    """Return whether the evidence (n, 2) of each episode is enough; the network alone decides where none is known."""
+    irregular = evidence[:, 1] + rule.log_odds_weight * evidence[:, 0]
+    return ~(irregular < rule.least_evidence)
+
+
+def af_episodes_by(
+    rule: EpisodeRule, r_peaks_s: np.ndarray, probability: np.ndarray, unusable_s: np.ndarray | None = None
+) -> list[Annotation]:
+    """Merge beats to episodes, as `af_episodes` does, and return those that are `convincing`."""
+    episodes = af_episodes(r_peaks_s, probability, rule.threshold, rule.join_s)
+    if not episodes or rule.least_evidence == -math.inf:
+        return episodes
+    edges_s = np.array([(a.start_s, a.end_s) for a in episodes])
+    inside = covered_until(edges_s, np.append(r_peaks_s[1:], np.inf)) > covered_until(edges_s, r_peaks_s)
+    irregular = irregularity(r_peaks_s, unusable_s, inside)
+    kept = convincing(evidence_of(episodes, r_peaks_s, probability, irregular), rule)
+    return [episode for episode, enough in zip(episodes, kept, strict=True) if enough]
+
+
 def find_episodes(
     r_peaks_s: np.ndarray,
     classes: np.ndarray | None = None,
@@ -174,7 +308,7 @@ def find_episodes(
     found = find_beat_episodes(r_peaks_s, classes, unusable_s)
     if head is not None:
         probability = af_probability(head, r_peaks_s, unusable_s)
-        fibrillation = af_episodes(r_peaks_s, probability, head.labels[0].threshold, head.config["join_s"])
+        fibrillation = af_episodes_by(EpisodeRule.of(head), r_peaks_s, probability, unusable_s)
         inside_s = seconds_of(fibrillation, "AFIB")
         starts_s = np.array([a.start_s for a in found])
         within = np.diff(covered_until(inside_s, np.stack([starts_s, starts_s + 1e-3])), axis=0)[0] > 0

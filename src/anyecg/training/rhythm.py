@@ -3,21 +3,24 @@
     anyecg train-heads src/anyecg/weights/nano rr_rhythm
 
 Trained on crops of the beat annotations of patients of split train. Beats are dropped, added and moved, as detectors
-do; split val chooses the step, the temperature (arXiv 1706.04599) and the threshold.
+do; split val chooses the step and the temperature (arXiv 1706.04599). What makes an episode is chosen on split val and,
+among its equals there, on patients of split train, each scored by a network trained on the other half of them.
 
 Shapes: B crops, F features, N beats, D width.
 """
 
 import copy
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.special import expit
 from torch import Tensor, nn
 
 from anyecg.codes import table
@@ -29,7 +32,11 @@ from anyecg.tasks.rhythm import (
     N_FEATURES,
     NETWORK_REACH_BEATS,
     SHORTEST_AF_S,
+    EpisodeRule,
     af_episodes,
+    convincing,
+    evidence_of,
+    irregularity,
     rr_features,
 )
 from anyecg.training.beat_series import AF, UNKNOWN, BeatSeries, load_series
@@ -39,7 +46,16 @@ CROP_BEATS, LEAST_BEATS = 1024, 10
 DILATIONS = (1, 2, 4, 8, 16, 32, 64)
 WIDTH, KERNEL = 32, 5
 JOINS_S = (0.0, 10.0, 30.0)
-"""Stretches of fibrillation nearer than one of these are joined; split val chooses which."""
+"""Stretches of fibrillation nearer than one of these are joined; see `merits`."""
+
+THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(2, 11))
+LOG_ODDS_WEIGHTS, LEASTS = (0.1, 0.2, 0.3), (-1.6, -1.4, -1.2, -1.0, -0.8, -0.6)
+"""What the network's threshold, and the evidence asked of an episode, are chosen from."""
+
+EQUAL_MERIT = 0.005
+"""Rules this near to the best on split val are its equals: hardly an episode there is false, with any of them."""
+
+Choice = TypeVar("Choice")
 
 TRAINED_ON = [
     "Long-Term AF Database, Petrutiu 2007, doi:10.13026/C2QG6Q, ODC-By 1.0 (annotations)",
@@ -93,10 +109,11 @@ class Crops:
     def __init__(self, series: list[BeatSeries], seed: int) -> None:
         self.rng = np.random.default_rng(seed)
         self.series = series
-        self.centres = [
+        of_label = [
             [(i, at) for i, one in enumerate(series) if len(at := np.flatnonzero(one.labels() == label))]
             for label in (0, 1)
         ]
+        self.centres = [of_one or of_label[1 - label] for label, of_one in enumerate(of_label)]
 
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
         """Return features (B, F, N) and labels (B, N)."""
@@ -229,28 +246,81 @@ def choose_temperature(logits: list[np.ndarray], series: list[BeatSeries]) -> fl
     return float(grid[np.argmin([series_loss(logits, series, float(t)) for t in grid])])
 
 
-def choose_episodes(
-    scores: list[np.ndarray], series: list[BeatSeries], thresholds: np.ndarray
-) -> tuple[float, float, float]:
-    """Return the best merit, and the threshold and joining time that have it on these recordings.
+def choose(of_val: dict[Choice, float], of_left_out: dict[Choice, float] | None = None) -> Choice:
+    """Return the choice of most merit on split val; among its equals there, of most merit on patients left out."""
+    least = max(of_val.values()) - (EQUAL_MERIT if of_left_out else 1e-6)
+    return max((one for one in of_val if of_val[one] >= least), key=(of_left_out or of_val).__getitem__)
+
+
+def merits(
+    scores: list[np.ndarray], series: list[BeatSeries], thresholds: Sequence[float], *, by_evidence: bool = False
+) -> dict[EpisodeRule, float]:
+    """Return the merit that rules have on these recordings; they ask for evidence only if told to.
 
     Merit is the mean of what time and episodes say: `balanced_accuracy` in seconds, and the F1 of episodes of 30 s and
-    more by overlap, pooled. Time alone would not mind a thousand false episodes of a minute.
+    more, pooled, half of it by any overlap and half by an overlap of half. Time alone would not mind a thousand false
+    episodes of a minute; any overlap would not mind one episode made of many.
     """
-    best = (-1.0, 0.5, 0.0)
-    for threshold in thresholds.tolist():
-        for join_s in JOINS_S:
-            seconds, counts = [], dict.fromkeys(("true", "true_hit", "found", "found_hit"), 0)
-            for one, score in zip(series, scores, strict=True):
-                found_s = seconds_of(af_episodes(one.beats_s, score, threshold, join_s), AF)
-                true_s = one.spans_s[one.codes == AF]
-                seconds.append(seconds_agreed(one, found_s))
-                for name, n in episode_counts(long_enough(true_s), true_s, found_s).items():
-                    counts[name] += n
-            merit = 0.5 * (balanced_accuracy(seconds) + episode_f1(counts))
-            if merit > best[0] + 1e-6:
-                best = (merit, threshold, join_s)
-    return best
+    irregular = [irregularity(one.beats_s) for one in series] if by_evidence else []
+    found = {}
+    for threshold, join_s in itertools.product(thresholds, JOINS_S):
+        merged = [af_episodes(one.beats_s, s, threshold, join_s) for one, s in zip(series, scores, strict=True)]
+        found_s = [seconds_of(episodes, AF) for episodes in merged]
+        rules, evidence = [EpisodeRule(threshold, join_s)], []
+        if by_evidence:
+            evidence = [
+                evidence_of(episodes, one.beats_s, score, values)
+                for episodes, one, score, values in zip(merged, series, scores, irregular, strict=True)
+            ]
+            rules += [EpisodeRule(threshold, join_s, *asked) for asked in itertools.product(LOG_ODDS_WEIGHTS, LEASTS)]
+        for tried in rules:
+            kept_s = found_s
+            if tried.least_evidence > -math.inf:
+                kept_s = [stretches[convincing(e, tried)] for stretches, e in zip(found_s, evidence, strict=True)]
+            found[tried] = episode_merit(series, kept_s)
+    return found
+
+
+def episode_merit(series: list[BeatSeries], found_s: list[np.ndarray]) -> float:
+    """Return the merit of the stretches (n, 2) found in each recording (see `merits`)."""
+    names = ("true", "true_hit", "found", "found_hit")
+    of_any, of_half = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    for one, stretches in zip(series, found_s, strict=True):
+        true_s = one.spans_s[one.codes == AF]
+        for counts, least_share in ((of_any, 0.0), (of_half, 0.5)):
+            for name, n in episode_counts(long_enough(true_s), true_s, stretches, least_share).items():
+                counts[name] += n
+    seconds = [seconds_agreed(one, stretches) for one, stretches in zip(series, found_s, strict=True)]
+    return 0.5 * balanced_accuracy(seconds) + 0.25 * (episode_f1(of_any) + episode_f1(of_half))
+
+
+def halves(series: list[BeatSeries]) -> np.ndarray:
+    """Deal patients out to two halves: 0 or 1 for each recording; of each database half."""
+    databases = {one.patient: one.database for one in series}
+    dealt: dict[str, int] = {}
+    for name in sorted(set(databases.values())):
+        patients = sorted(patient for patient, database in databases.items() if database == name)
+        dealt |= {patient: k % 2 for k, patient in enumerate(patients)}
+    return np.array([dealt[one.patient] for one in series])
+
+
+def left_out_probabilities(
+    train: list[BeatSeries],
+    val: list[BeatSeries],
+    settings: RhythmSettings,
+    kept: Path | None,
+    progress: Callable[[str], None],
+) -> list[np.ndarray]:
+    """Return the probability at every beat of ``train``, from a network that never saw the patient: two halves."""
+    half, found = halves(train), [np.empty(0)] * len(train)
+    for k in range(2):
+        mine = kept.with_name(f"{kept.stem}-without-{k}{kept.suffix}") if kept is not None else None
+        rest = [one for one, of in zip(train, half, strict=True) if of != k]
+        network = train_network(rest, val, settings, mine, progress)
+        temperature = choose_temperature([logits_of(network, one) for one in val], val)
+        for i in np.flatnonzero(half == k).tolist():
+            found[i] = expit(logits_of(network, train[i]) / temperature)
+    return found
 
 
 def long_enough(stretches_s: np.ndarray) -> np.ndarray:
@@ -357,16 +427,21 @@ def train_head(
     network = train_network(train, val, settings, kept, progress)
     logits = [logits_of(network, one) for one in val]
     temperature = choose_temperature(logits, val)
-    probabilities = [1 / (1 + np.exp(-logit / temperature)) for logit in logits]
-    _, threshold, join_s = choose_episodes(probabilities, val, np.arange(0.1, 0.91, 0.05))
-    progress(f"temperature {temperature:.3f}, threshold {threshold:.2f}, join {join_s:g} s")
+    probabilities = [expit(logit / temperature) for logit in logits]
+    progress(f"temperature {temperature:.3f}; training without half of the patients, without the other half")
+    left_out = left_out_probabilities(train, val, settings, kept, progress)
+    of_val = merits(probabilities, val, THRESHOLDS, by_evidence=True)
+    of_train = merits(left_out, train, THRESHOLDS, by_evidence=True)
+    rule = choose(of_val, of_train)
+    progress(f"merit {of_val[rule]:.4f} on val, {of_train[rule]:.4f} on patients left out: {rule}")
     snomed, name = table()[AF].snomed, table()[AF].name
     config: dict[str, Any] = {
         "kind": "rhythm",
-        "version": "1",
-        "labels": [{"code": AF, "snomed": snomed, "name": name, "kind": "rhythm", "threshold": round(threshold, 2)}],
+        "version": "2",
+        "labels": [{"code": AF, "snomed": snomed, "name": name, "kind": "rhythm", "threshold": rule.threshold}],
         "temperature": temperature,
-        "join_s": join_s,
+        "join_s": rule.join_s,
+        "evidence": _asked(rule),
         "trained_on": TRAINED_ON,
         "n_train_records": len(train),
         "n_val_records": len(val),
@@ -374,3 +449,10 @@ def train_head(
         "settings": vars(settings),
     }
     return write_head(checkpoint, HEAD, config, graph_of(Calibrated(network, temperature)))
+
+
+def _asked(rule: EpisodeRule) -> dict[str, float]:
+    """Return what a rule asks of an episode, as JSON can hold it: nothing, if it asks for nothing."""
+    if rule.least_evidence == -math.inf:
+        return {}
+    return {"log_odds_weight": rule.log_odds_weight, "least_evidence": rule.least_evidence}
