@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from probes import Questions
+from probes import Questions, judged
 from tokenizer import TRIALS
 from trials import STEPS, WINDOWS, Trial, noisy_target, sizes_of, trained
 from waveforms import DATABASES, TestRecords, TorchCoder, kept, measure
 
 from anyecg.engine import Model
-from anyecg.metrics import macro_auroc, patient_bootstrap
 from anyecg.models.encoder import Encoder
 from anyecg.models.export import load_networks
 from anyecg.models.sizes import EncoderConfig, ModelConfig
@@ -30,7 +29,6 @@ from anyecg.training.loop import train
 from anyecg.training.pretrain import Student, pretraining_losses
 from anyecg.training.probe import (
     Windows,
-    fit_probe,
     labelled_windows,
     layer_features,
     lead_means,
@@ -304,16 +302,10 @@ def probed(
     """Fit a linear probe on each layer's features; validation chooses the layer, test patients judge it."""
     labels = {split: labels_of(w.entries) for split, w in windows.items()}
     patients = np.array([e.patient for e in windows["test"].entries])
-    probes = [fit_probe((f["train"], labels["train"]), (f["val"], labels["val"]), f["test"]) for f in layers]
-    layer = int(np.argmax([probe.validation for probe in probes]))
-    truth, scores = labels["test"], probes[layer].scores
-    low, high = patient_bootstrap(lambda rows: macro_auroc(truth[rows], scores[rows]), patients)
-    return {
-        "macro_auroc": round(macro_auroc(truth, scores), 4),
-        "interval": [round(low, 4), round(high, 4)],
-        "layer": layer,
-        "validation": round(probes[layer].validation, 4),
-    }
+    features = {split: {k: layer[split] for k, layer in enumerate(layers)} for split in labels}
+    classes = tuple(str(k) for k in range(labels["test"].shape[1]))
+    found = judged(features, labels, patients, classes)
+    return {key: found[key] for key in ("macro_auroc", "interval", "layer", "validation")}
 
 
 MAKERS: dict[str, Callable[[str, int, Bench], dict[str, Any]]] = {

@@ -107,7 +107,7 @@ def detect_beats(prepared: Record, quality: Quality | None = None, favoured: str
     this halves the missed beats); up to three leads are used and a beat counts if two of three have it within
     150 ms (where fewer are recorded, the best of them decides); each peak is moved to the largest deflection, up or
     down, of the best lead's 5-30 Hz signal, with a parabola through three samples for the time between samples; in
-    stretches of two minutes and more, peaks that do not look like beats beside the others are left out
+    stretches of more than a minute, peaks that do not look like beats beside the others are left out
     (`anyecg.beat_check`).
     """
     voters = _voters(prepared, quality, favoured)

@@ -16,9 +16,11 @@ The vote is soft: the mean score of the windows that hold a beat.
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from anyecg.tasks.rhythm import COSEN_INTERVALS, cosen_of
+
 RR_S = (0.2, 3.0)
 RMSSD_BEATS = (32, 64, 128)
-COSEN_BEATS, COSEN_LEAST_MATCHES, COSEN_TOLERANCE_S, COSEN_STRIDE = 12, 5, 0.03, 4
+COSEN_STRIDE = 4
 COSEN_SPANS = (1, 30, 100)
 BOOST_BEATS, BOOST_STRIDE = 64, 8
 AT_ONCE = 20_000
@@ -51,26 +53,17 @@ def rmssd(beats_s: np.ndarray, size: int) -> np.ndarray:
 
 def cosen_of_windows(rr_s: np.ndarray) -> np.ndarray:
     """Return CoSEn of windows of 12 consecutive intervals, one every 4: (n,) -> (ceil((n - 11) / 4),)."""
-    first, second = np.triu_indices(COSEN_BEATS - 1, 1)
-    windows = sliding_window_view(rr_s, COSEN_BEATS)[::COSEN_STRIDE]
-    values = np.empty(len(windows))
-    for start in range(0, len(windows), AT_ONCE):
-        some = windows[start : start + AT_ONCE]
-        apart = np.abs(some[:, first] - some[:, second])  # templates of length 1
-        both = np.maximum(apart, np.abs(some[:, first + 1] - some[:, second + 1]))  # of length 2
-        enough = np.partition(both, COSEN_LEAST_MATCHES - 1, axis=1)[:, COSEN_LEAST_MATCHES - 1]
-        r = np.maximum(enough, COSEN_TOLERANCE_S)[:, None]
-        matches, wider = (both <= r).sum(axis=1), (apart <= r).sum(axis=1)
-        values[start : start + AT_ONCE] = -np.log(matches / wider) + np.log(2 * r[:, 0]) - np.log(some.mean(axis=1))
-    return values
+    windows = sliding_window_view(rr_s, COSEN_INTERVALS)[::COSEN_STRIDE]
+    parts = [cosen_of(windows[start : start + AT_ONCE]) for start in range(0, len(windows), AT_ONCE)]
+    return np.concatenate(parts)
 
 
 def cosen(beats_s: np.ndarray, span: int) -> np.ndarray:
     """Return the voted CoSEn at each beat, of the windows over it and over ``span`` beats around it."""
-    if len(beats_s) < COSEN_BEATS + span:
+    if len(beats_s) < COSEN_INTERVALS + span:
         return np.full(len(beats_s), -10.0)
-    of_window = np.repeat(cosen_of_windows(intervals(beats_s)), COSEN_STRIDE)[: len(beats_s) - COSEN_BEATS + 1]
-    scores = voted(of_window, COSEN_BEATS, len(beats_s))
+    of_window = np.repeat(cosen_of_windows(intervals(beats_s)), COSEN_STRIDE)[: len(beats_s) - COSEN_INTERVALS + 1]
+    scores = voted(of_window, COSEN_INTERVALS, len(beats_s))
     return voted(sliding_window_view(scores, span).mean(axis=1), span, len(beats_s))
 
 
@@ -84,7 +77,7 @@ def window_features(beats_s: np.ndarray) -> np.ndarray:
     relative = np.clip(np.floor((windows / np.median(windows, axis=1, keepdims=True) - 0.5) * 16), 0, 15).astype(int)
     share = np.stack([(relative == k).mean(axis=1) for k in range(16)], axis=1)
     entropy = -(share * np.log(np.maximum(share, 1e-12))).sum(axis=1)
-    inside = (BOOST_BEATS - COSEN_BEATS) // COSEN_STRIDE  # CoSEn windows that lie in one of 64 beats
+    inside = (BOOST_BEATS - COSEN_INTERVALS) // COSEN_STRIDE  # CoSEn windows that lie in one of 64 beats
     of_twelve = sliding_window_view(cosen_of_windows(rr_s), inside)[:: BOOST_STRIDE // COSEN_STRIDE][: len(windows)]
     return np.column_stack(
         [

@@ -210,17 +210,21 @@ def irregularity(
     windows = sliding_window_view(rr_s, COSEN_INTERVALS)
     of_known = np.asarray(sliding_window_view(known, COSEN_INTERVALS).all(axis=1))
     starts = np.flatnonzero(of_known if wanted is None else of_known & wanted[: len(of_known)])
-    first, second = np.triu_indices(COSEN_INTERVALS - 1, 1)
     for begin in range(0, len(starts), CHUNK_BEATS):
         at = starts[begin : begin + CHUNK_BEATS]
-        some = windows[at]
-        apart = np.abs(some[:, first] - some[:, second])
-        both = np.maximum(apart, np.abs(some[:, first + 1] - some[:, second + 1]))
-        enough = np.partition(both, COSEN_MATCHES - 1, axis=1)[:, COSEN_MATCHES - 1]
-        tolerance = np.maximum(enough, COSEN_TOLERANCE_S)[:, None]
-        matches, wider = (both <= tolerance).sum(axis=1), (apart <= tolerance).sum(axis=1)
-        values[at] = np.log(wider / matches * 2 * tolerance[:, 0] / some.mean(axis=1))
+        values[at] = cosen_of(windows[at])
     return values
+
+
+def cosen_of(windows: np.ndarray) -> np.ndarray:
+    """Return the entropy (see `irregularity`) of windows of RR intervals, (n, `COSEN_INTERVALS`) seconds -> (n,)."""
+    first, second = np.triu_indices(windows.shape[1] - 1, 1)
+    apart = np.abs(windows[:, first] - windows[:, second])  # templates of length 1
+    both = np.maximum(apart, np.abs(windows[:, first + 1] - windows[:, second + 1]))  # of length 2
+    enough = np.partition(both, COSEN_MATCHES - 1, axis=1)[:, COSEN_MATCHES - 1]
+    tolerance = np.maximum(enough, COSEN_TOLERANCE_S)[:, None]
+    matches, wider = (both <= tolerance).sum(axis=1), (apart <= tolerance).sum(axis=1)
+    return np.asarray(np.log(wider / matches * 2 * tolerance[:, 0] / windows.mean(axis=1)))
 
 
 def evidence_of(

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from anyecg.beat_check import FEWEST, LEAST_PROBABILITY, WEIGHTS, candidate_features
-from anyecg.beats import candidates
+from anyecg.beats import SAME_BEAT_S, candidates
 from anyecg.metrics import match_events
 from anyecg.quality import assess
 from anyecg.record import Record
@@ -39,7 +39,6 @@ NO_BEATS = ("207",)
 PART_S = 600.0
 """Beats of so much are found together, as `anyecg.Stream` does."""
 
-SAME_BEAT_S = 0.15
 N_FOLDS = 5
 
 
