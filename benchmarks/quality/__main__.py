@@ -30,7 +30,7 @@ ROWS = {
     "long": "episodes and burden in long recordings",
     "paroxysmal": "a second level over windows: paroxysmal atrial fibrillation from half an hour",
     "fibrillation": "false alarms of ventricular fibrillation",
-    "flutter": "atrial flutter: why it is not told as an episode",
+    "flutter": "atrial flutter as an episode: by beats, and why not by waves",
     "audits": "electrodes in the wrong place",
     "robustness_probe": "diagnosis from worse, and from other, recordings of the same heart",
     "objectives": "masked codes against SimCLR, BYOL and MAE",

@@ -18,8 +18,11 @@ from flutter import (
     without_mean_beat,
     without_qrs,
 )
+from flutter_by_beats import _count, alike_for_30_s
 
-from anyecg.record import Record
+from anyecg.record import Annotation, Record
+from anyecg.tasks.flutter import flutter_episodes
+from anyecg.training.beat_series import BeatSeries
 
 FS = 300.0
 
@@ -131,3 +134,34 @@ def test_episodes_are_counted() -> None:
     assert counted["a_day"] == pytest.approx(1 / (200 / 86_400))
     assert counted["minutes_a_day"] == pytest.approx(0.5 / (200 / 86_400))
     assert _Windows(rows[3:]).episodes("ours", 0.5, ("mitdb",))["a_day"] == 0
+
+
+def test_what_is_told_by_beats_is_counted_by_the_mark_in_force() -> None:
+    even = np.concatenate([np.arange(0, 100, 0.8), 100 + np.arange(0, 60, 0.4), 160 + np.arange(0, 100, 0.8)])
+
+    def series(patient: str, *marks: tuple[str, float, float]) -> BeatSeries:
+        told = tuple(Annotation(start_s, end_s, "rhythm", code) for code, start_s, end_s in marks)
+        return BeatSeries("mitdb", patient, patient, even, np.full(len(even), "N"), told)
+
+    counted = _count(
+        [
+            series("flutter", ("N", 0, 99), ("AFL", 99, 161), ("N", 161, 190), ("AFL", 190, 225), ("AFL", 225, 230)),
+            series("fibrillation", ("AFIB", 0, 260)),
+            series("sinus", ("N", 0, 260)),
+            series("unmarked"),
+        ],
+        flutter_episodes,
+    )
+    assert {name: counted[name] for name in ("AFL", "AFIB", "SVTA", "other")} == {
+        **{"AFL": 1, "AFIB": 1},
+        **{"SVTA": 0, "other": 2},
+    }
+    assert (counted["found"], counted["marked"], counted["patients_within"]) == (1, 2, 1)
+    assert counted["a_day"] == pytest.approx(2 / (4 * even[-1] / 86_400))
+
+
+def test_without_jumps_exercise_is_told_too() -> None:
+    rate_bpm = np.concatenate([np.linspace(90, 150, 200), np.full(300, 150), np.linspace(150, 90, 200)])
+    exercise = np.cumsum(60 / rate_bpm)
+    assert alike_for_30_s(exercise) and not flutter_episodes(exercise)
+    assert not alike_for_30_s(np.arange(0, 300, 0.8)) and not alike_for_30_s(exercise[:5])

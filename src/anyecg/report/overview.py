@@ -14,6 +14,7 @@ from anyecg.report.layout import MM_PER_S, STRIP_S, clock, moment
 from anyecg.report.strips import GUTTER_MM, WIDTH_MM
 from anyecg.result import BEAT_CLASSES, Result
 from anyecg.tasks.episodes import seconds_of
+from anyecg.tasks.flutter import CODE
 
 LONG_FROM_S = 60.0
 """Below, strips and hours say nothing that the page does not show anyway."""
@@ -65,6 +66,11 @@ def _facts(result: Result, overview: Overview) -> str:
         caution = (
             '<p class="facts">Beats were classified without knowing the patient. Ventricular beats are told well, '
             "supraventricular ones poorly (docs/benchmarks of AnyECG says how well).</p>"
+        )
+    if CODE in overview.counts:
+        caution += (
+            '<p class="facts">Atrial flutter is told by its rate alone: even as a clock, 130 to 175 a minute, between '
+            "jumps of it. Other supraventricular tachycardias look the same.</p>"
         )
     return f'<p class="facts">{" · ".join(escape(fact) for fact in facts)}</p>{caution}'
 

@@ -17,7 +17,7 @@ from anyecg.result import Result
 if TYPE_CHECKING:
     import pyarrow as pa
 
-RHYTHMS = ("VF", "VT", "AFIB", "SVTA", "IVR", "B", "T", "AB")
+RHYTHMS = ("VF", "VT", "AFL", "AFIB", "SVTA", "IVR", "B", "T", "AB")
 """Episodes with a rhythm label of MIT-BIH; where several last at a time, the first of them is in force."""
 
 LABEL_OF = {"VF": "VFL"}

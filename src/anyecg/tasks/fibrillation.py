@@ -7,7 +7,8 @@ ventricular tachycardia without a pause between its complexes looks the same, an
 
 How often it is wrong is known (the row ``fibrillation`` of the benchmarks), how often it is right is not: of the
 databases at hand one patient has flutter, 2.4 minutes, in split train, and none has fibrillation. Its episodes are a
-reason to look, and their absence says nothing. Atrial flutter is not told by it, nor as an episode anywhere.
+reason to look, and their absence says nothing. Atrial flutter is not told by it, but by beats
+(`anyecg.tasks.flutter`).
 """
 
 import numpy as np

@@ -26,7 +26,10 @@ STRIP_MARGIN_S = 3.0
 TURN = 3
 """Strips are dealt in turns: the three worst of each kind in the order of `FIRST_LOOK`, then the next three."""
 
-FIRST_LOOK = ("VF", "VT", "PAUSE", "AFIB", "SVTA", "IVR", "anomaly", "VCOUPLET", "BRADY", "TACHY", "B", "T", "AB")
+FIRST_LOOK = (
+    *("VF", "VT", "PAUSE", "AFIB", "AFL", "SVTA", "IVR", "anomaly"),
+    *("VCOUPLET", "BRADY", "TACHY", "B", "T", "AB"),
+)
 """What is worth a look first; the order is ours. Of a kind, the longest, or the most surprising, comes first."""
 
 

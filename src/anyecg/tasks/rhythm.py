@@ -8,9 +8,8 @@ The network takes many premature beats, or deep breathing, for fibrillation at t
 apart: regular intervals between the premature ones, or slow waves, lower its sample entropy. So an episode counts if
 its entropy and the network's certainty together reach a least evidence (`EpisodeRule`).
 
-Atrial flutter is not among its answers, nor told from anything else: the databases at hand have 0.2 hours of it, with
-fixed conduction its RR intervals are regular, and a detector of its waves misses the marked episodes (the row
-``flutter`` of the benchmarks).
+Atrial flutter is not among its answers: with 2:1 conduction its intervals are regular, and a rule tells it
+(`anyecg.tasks.flutter`); with varying conduction they are those of fibrillation, and fibrillation is what is told.
 """
 
 import math
@@ -23,6 +22,7 @@ from anyecg.heads import Head
 from anyecg.record import Annotation, runs_of
 from anyecg.tasks.episodes import covered_until, find_beat_episodes, intact_intervals, seconds_of
 from anyecg.tasks.fibrillation import vf_episodes
+from anyecg.tasks.flutter import flutter_episodes
 
 HEAD = "rr_rhythm"
 N_FEATURES = 4
@@ -309,7 +309,7 @@ def find_episodes(
     Runs and patterns of supraventricular beats that begin inside atrial fibrillation are left out: no beat is premature
     where none is due.
     """
-    found = find_beat_episodes(r_peaks_s, classes, unusable_s)
+    found = find_beat_episodes(r_peaks_s, classes, unusable_s) + flutter_episodes(r_peaks_s, classes, unusable_s)
     if head is not None:
         probability = af_probability(head, r_peaks_s, unusable_s)
         fibrillation = af_episodes_by(EpisodeRule.of(head), r_peaks_s, probability, unusable_s)
