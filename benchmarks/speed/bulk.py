@@ -1,10 +1,9 @@
-"""Bulk: files a second of `anyecg analyze FILES --out FOLDER`, with one command and with several side by side.
+"""Bulk: files a second of `anyecg analyze FILES --out FOLDER` and `anyecg embed FILES`, with one to N workers.
 
     python benchmarks/speed/bulk.py
 
-Forty copies of the demo's recordings (10 s of 12 leads as DICOM, 5 min of one lead as CSV) are shared out among 1 to N
-commands, N the cores. There is no worker option: several commands are how a user fills a machine today. They run once
-with all cores each, as they would by default, and once with a core each, which leaves nothing to fight about.
+Forty copies of the demo's recordings (10 s of 12 leads as DICOM, 5 min of one lead as CSV); N is the number of cores.
+One worker uses all cores within a file; several have their share of them each.
 """
 
 import argparse
@@ -12,12 +11,13 @@ import shutil
 import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from machine import REPEATS, about, finish, in_words, save, spread, start, table, usable_cores
 
 from anyecg.demo import make_files
+
+VERBS = ("analyze", "embed")
 
 
 def copies(folder: Path, n: int) -> list[Path]:
@@ -31,28 +31,19 @@ def copies(folder: Path, n: int) -> list[Path]:
     return found
 
 
-def seconds(files: list[Path], n_commands: int, apart: bool, folder: Path) -> float:
-    """Analyse all files with some commands side by side; return the time until the last has ended.
-
-    Files go to commands in turn by pairs, so that each has its share of short and long ones.
-    """
-    cores = usable_cores()
-    started = time.perf_counter()
-    running = []
-    for k in range(n_commands):
-        own = [path for i, path in enumerate(files) if i // 2 % n_commands == k]
-        if not own:  # fewer files than commands
-            continue
-        command = [sys.executable, "-m", "anyecg", "analyze", *map(str, own), "--out", str(folder / f"out{k}")]
-        running.append(start(command, cores[k::n_commands] if apart else cores))
-    for process in running:
-        finish(process)
-    took_s = time.perf_counter() - started
-    written = len(list(folder.glob("out*/*.html")))
-    assert written == len(files), f"{written} reports of {len(files)} files"
-    for out in folder.glob("out*"):
-        shutil.rmtree(out)
-    return took_s
+def seconds(verb: str, files: list[Path], n_workers: int, folder: Path) -> float:
+    """Return how long a command takes for all files."""
+    output = folder / ("reports" if verb == "analyze" else "embeddings.npz")
+    asked = ["--out", str(output)] if verb == "analyze" else ["-o", str(output)]
+    command = [sys.executable, "-m", "anyecg", verb, *map(str, files), *asked, "--workers", str(n_workers)]
+    taken_s = float(finish(start(command))["wall_s"])
+    if verb == "analyze":
+        written = len(list(output.glob("*.html")))
+        assert written == len(files), f"{written} reports of {len(files)} files"
+        shutil.rmtree(output)
+    else:
+        output.unlink()
+    return taken_s
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -65,25 +56,26 @@ def main(arguments: list[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     n_files, repeats = (2, 1) if asked.quick else (asked.files, asked.repeats)
 
-    n_cores = len(usable_cores())
-    ways = [(1, False), *((n, apart) for n in range(2, n_cores + 1) for apart in (False, True))]
-    taken: dict[str, list[float]] = {}
+    ways = [(verb, n) for verb in VERBS for n in range(1, len(usable_cores()) + 1)]
+    taken: dict[tuple[str, int], list[float]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as name:
         files = copies(Path(name), n_files)
         for _ in range(repeats):
-            for n, apart in ways:
-                way = f"{n} command{'s' * (n > 1)}, {'cores of its own each' if apart else 'all cores'}"
-                taken.setdefault(way, []).append(seconds(files, n, apart, Path(name)))
-    one_s = statistics.median(next(iter(taken.values())))
+            for verb, n in ways:
+                taken[verb, n].append(seconds(verb, files, n, Path(name)))
     rows = [
-        [way, str(len(times)), spread(times), f"{n_files / statistics.median(times):.2f}",
-         f"{one_s / statistics.median(times):.2f}"]
-        for way, times in taken.items()
+        [f"`{verb}`", str(n), str(len(times)), spread(times), f"{n_files / statistics.median(times):.2f}",
+         f"{statistics.median(taken[verb, 1]) / statistics.median(times):.2f}"]
+        for (verb, n), times in taken.items()
     ]  # fmt: skip
     machine = about("onnxruntime")
-    text = table(["way", "repeats", "wall s, median (range)", "files/s", "x one command"], rows)
-    notes = f"{n_files} files, half 10 s of 12 leads (DICOM), half 5 min of one (CSV), to HTML and JSON each."
-    numbers = {"files": n_files, "machine": machine, "seconds": taken}
+    text = table(["verb", "workers", "repeats", "wall s, median (range)", "files/s", "x one worker"], rows)
+    notes = (
+        f"{n_files} files, half 10 s of 12 leads (DICOM), half 5 min of one (CSV): to HTML and JSON each, or to one "
+        "table of embeddings. Starting the processes and opening the model in each is included."
+    )
+    seconds_of = {f"{verb}, {n}": times for (verb, n), times in taken.items()}
+    numbers = {"files": n_files, "machine": machine, "seconds": seconds_of}
     save(asked.out, "Bulk", f"{text}\n\n{notes} {in_words(machine)}", numbers)
 
 

@@ -120,7 +120,7 @@ class Model:
 
     def __init__(self, checkpoint: Checkpoint, threads: int | None = None) -> None:
         self.checkpoint = checkpoint
-        self.threads = threads or _usable_cores()
+        self.threads = threads or usable_cores()
         self._graphs = Graphs(checkpoint.folder, self.threads)
         self._head_opener = ThreadPoolExecutor(1, thread_name_prefix="anyecg-heads")
         self._heads: dict[str, Future[Head | None]] = {}
@@ -379,7 +379,8 @@ def _cut(on_timeline: np.ndarray, starts: np.ndarray, size: int) -> np.ndarray:
     return np.ascontiguousarray(cut.swapaxes(0, 1))
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
     # In a container, or under taskset, a process may use fewer cores than the machine has.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,20 @@ import typer
 
 from anyecg.cli.files import Batch, check_output, output_names, write_whole
 from anyecg.cli.printing import only_json_on_stdout, print_json, say, to_json
-from anyecg.cli.program import AsJson, End, FixUnits, Force, Fs, ManyFiles, ModelName, Start, Unit, app
+from anyecg.cli.program import (
+    AsJson,
+    End,
+    FixUnits,
+    Force,
+    Fs,
+    ManyFiles,
+    ModelName,
+    Start,
+    Unit,
+    Workers,
+    app,
+    open_model,
+)
 
 if TYPE_CHECKING:
     from anyecg.engine import Model
@@ -39,6 +53,7 @@ def analyze(
         Path | None,
         typer.Option("--state", help="Where a long analysis keeps what it has found; stopped, the next run goes on."),
     ] = None,
+    workers: Workers = 1,
     model: ModelName = "nano",
     fs: Fs = None,
     unit: Unit = None,
@@ -63,42 +78,26 @@ def analyze(
     suffixes = (".html", ".json", *(TABLES if tables else ()))
     names = output_names(batch.files, out, force, suffixes) if out else {}
 
-    from anyecg.analysis import analyze_file
-    from anyecg.engine import load
-    from anyecg.report import write_report
-    from anyecg.report.text import summary
+    if workers > 1 and not (as_json or out):
+        raise ValueError("--workers goes with --out FOLDER or --json: summaries of several files would mingle")
 
-    loaded = load(model)
-    asked: dict[str, Any] = {"start_s": start, "end_s": end, "fs": fs, "unit": unit, "fix_units": fix_units}
-
-    def kept_in(path: Path) -> Path | None:
-        """Return where to keep the state of a long analysis: hidden, beside what it will write."""
-        if state is not None or (report is None and out is None):
-            return state
-        target = report or (out or Path()) / names[path]
-        return target.with_name(f".{target.name}.analysis")
-
-    def work(path: Path) -> dict[str, Any]:
-        if follow:
-            result = _follow(path, loaded, every, idle, fs=fs, unit=unit)
-        else:
-            with _hours_done(path, shown=not batch.many) as told:
-                result = analyze_file(path, loaded, **asked, state=kept_in(path), progress=told)
-        document = {"path": str(path), **result.to_dict()}
-        if report is not None:
-            write_report(result, report, force=force)
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)  # not before there is something to write
-            write_report(result, out / f"{names[path]}.html", force=force)
-            write_whole(out / f"{names[path]}.json", to_json(document).encode())
-            for suffix in TABLES if tables else ():
-                write_whole(out / f"{names[path]}{suffix}", _table(result, suffix))
-        if not as_json and not (out and batch.many):
-            print(summary(result) + ("\n" if batch.many else ""))
-        return document
-
+    open_model(model, workers)  # a bad name is one error, not one a file
+    work = _Analysis(
+        model=model,
+        n_workers=workers,
+        asked={"start_s": start, "end_s": end, "fs": fs, "unit": unit, "fix_units": fix_units},
+        follow=(every, idle) if follow else None,
+        state=state,
+        report=report,
+        out=out,
+        names=names,
+        tables=tables,
+        force=force,
+        many=batch.many,
+        as_json=as_json,
+    )
     with only_json_on_stdout(as_json):
-        documents = batch.run(work, streams=not as_json and out is None)
+        documents = batch.run(work, streams=not as_json and out is None, n_workers=workers)
     if as_json:
         print_json(documents if batch.many else documents[0])
     if out is not None:
@@ -106,6 +105,60 @@ def analyze(
     elif report is not None:
         say(f"{report}: written")
     batch.finish()
+
+
+@dataclass(frozen=True)
+class _Analysis:
+    """What was asked of each file; called with one, it analyses it and writes its reports. Worker processes get it."""
+
+    model: str
+    n_workers: int
+    asked: dict[str, Any]
+    follow: tuple[float, float] | None
+    state: Path | None
+    report: Path | None
+    out: Path | None
+    names: dict[Path, str]
+    tables: bool
+    force: bool
+    many: bool
+    as_json: bool
+
+    def __call__(self, path: Path) -> dict[str, Any] | None:
+        """Return the file's document, if it will be printed."""
+        from anyecg.report import write_report
+        from anyecg.report.text import summary
+
+        result = self._result(path)
+        document = {"path": str(path), **result.to_dict()} if self.as_json or self.out else None
+        if self.report is not None:
+            write_report(result, self.report, force=self.force)
+        if self.out is not None:
+            self.out.mkdir(parents=True, exist_ok=True)  # not before there is something to write
+            stem = self.out / self.names[path]
+            write_report(result, Path(f"{stem}.html"), force=self.force)
+            write_whole(Path(f"{stem}.json"), to_json(document).encode())
+            for suffix in TABLES if self.tables else ():
+                write_whole(Path(f"{stem}{suffix}"), _table(result, suffix))
+        if not self.as_json and not (self.out and self.many):
+            print(summary(result) + ("\n" if self.many else ""))
+        return document if self.as_json else None
+
+    def _result(self, path: Path) -> "Result":
+        from anyecg.analysis import analyze_file
+
+        model = open_model(self.model, self.n_workers)
+        if self.follow is not None:
+            return _follow(path, model, *self.follow, fs=self.asked["fs"], unit=self.asked["unit"])
+        with _hours_done(path, shown=not self.many) as told:
+            return analyze_file(path, model, **self.asked, state=self._kept_in(path), progress=told)
+
+    def _kept_in(self, path: Path) -> Path | None:
+        """Return where to keep the state of a long analysis: hidden, beside what it will write."""
+        if self.state is not None or (self.report is None and self.out is None):
+            return self.state
+        target = self.report or (self.out or Path()) / self.names[path]
+        return target.with_name(f".{target.name}.analysis")
 
 
 TABLES = (".beats.parquet", ".minutes.parquet", ".hours.parquet", ".atr")

@@ -4,7 +4,9 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,9 +16,12 @@ from anyecg.cli.printing import one_line, say
 from anyecg.errors import AnyECGError, WriteError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from anyecg.tokens import Tokens
 
 T = TypeVar("T")
+Job = tuple[Path, Callable[[], T]]
 
 TOKENS_FORMAT_VERSION = 1
 """Version of the ``.npz`` that ``anyecg tokenize`` writes; stored in it as ``format_version``."""
@@ -46,17 +51,22 @@ class Batch:
         self.many = self.many or len(self.files) > 1  # one archive, or HDF5 file, of several recordings
         self.n_asked += len(self.files)
 
-    def run(self, work: Callable[[Path], T], *, streams: bool = False) -> list[T]:
-        """Return what work returns for each good file; ``streams``: work itself prints results as it goes."""
+    def run(self, work: Callable[[Path], T], *, streams: bool = False, n_workers: int = 1) -> list[T]:
+        """Return what work returns for each good file.
+
+        With ``streams`` work itself prints results as it goes. With several workers it must be picklable, see
+        `anyecg.cli.workers`.
+        """
         results = []
         shown = self.many and sys.stderr.isatty() and not (streams and sys.stdout.isatty())
-        for path in _with_progress(self.files) if shown else self.files:
-            try:
-                results.append(work(path))
-            except BrokenPipeError:
-                raise
-            except Exception as error:  # noqa: BLE001  in a batch a mistake of ours costs one file, not the others
-                self._count(error, str(path))
+        with closing(_jobs(work, self.files, n_workers)) as jobs:
+            for path, result in _with_progress(jobs, len(self.files)) if shown else jobs:
+                try:
+                    results.append(result())
+                except BrokenPipeError:
+                    raise
+                except Exception as error:  # noqa: BLE001  in a batch a mistake of ours costs one file, not the others
+                    self._count(error, str(path))
         return results
 
     def finish(self) -> None:
@@ -75,17 +85,27 @@ class Batch:
         say(f"error: {line}" if where in line else f"error: {where}: {line}")
 
 
-def _with_progress(files: list[Path]) -> Iterator[Path]:
+def _jobs(work: Callable[[Path], T], files: list[Path], n_workers: int) -> Generator[Job[T], None, None]:
+    """Yield each file with a function that returns the result of the work on it, or raises."""
+    if min(n_workers, len(files)) <= 1:
+        yield from ((path, partial(work, path)) for path in files)
+    else:
+        from anyecg.cli.workers import side_by_side
+
+        yield from side_by_side(work, files, min(n_workers, len(files)))
+
+
+def _with_progress(jobs: Iterable[Job[T]], n_jobs: int) -> Iterator[Job[T]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False)
     # Standard output is left alone: rich would send it to standard error while the bar is shown.
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
-        task = progress.add_task("", total=len(files))
-        for path in files:
-            progress.update(task, description=path.name)
-            yield path
+        task = progress.add_task("", total=n_jobs)
+        for job in jobs:
+            progress.update(task, description=job[0].name)
+            yield job
             progress.advance(task)
 
 
@@ -146,6 +166,17 @@ def write_csv(path: Path, header: list[str], rows: list[list[Any]]) -> None:
     content = io.StringIO(newline="")
     csv.writer(content).writerows([header, *rows])
     write_whole(path, content.getvalue().encode())
+
+
+def write_parquet(path: Path, columns: dict[str, list[str]], name: str, vectors: "np.ndarray") -> None:
+    """Write columns of text, and one of vectors (n_rows, n), as a ``.parquet`` file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+    content = io.BytesIO()
+    pq.write_table(pa.table({**columns, name: lists}), content, compression="zstd")
+    write_whole(path, content.getvalue())
 
 
 def tokens_arrays(tokens: "Tokens") -> dict[str, Any]:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 def say(line: str) -> None:
-    """Print a line to standard error."""
-    print(line, file=sys.stderr)
+    """Print a line to standard error, at once: other processes may print, too."""
+    sys.stderr.write(f"{line}\n")
 
 
 def warn(path: Path, warnings: tuple[str, ...]) -> None:

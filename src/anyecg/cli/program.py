@@ -2,9 +2,10 @@
 
 import os
 import sys
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -12,6 +13,9 @@ from typer.core import TyperGroup
 from anyecg import __version__
 from anyecg.cli.printing import one_line, say
 from anyecg.errors import AnyECGError, MissingDependency
+
+if TYPE_CHECKING:
+    from anyecg.engine import Model
 
 
 class _Verbs(TyperGroup):
@@ -77,7 +81,18 @@ ModelName = Annotated[str, typer.Option("--model", help="Name of a model, or a c
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document: a list if several files were asked for.")
 ]
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, help="Files at a time, each in a process with its share of the cores.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing output.")]
+
+
+@cache
+def open_model(name: str, n_workers: int = 1) -> "Model":
+    """Open a model, once in a process; workers share the cores."""
+    from anyecg.engine import load, usable_cores
+
+    return load(name, threads=None if n_workers == 1 else max(usable_cores() // n_workers, 1))
 
 
 def need_training() -> None:

@@ -1,11 +1,12 @@
 """The verbs of daily use. Each imports what it needs when it is called, so that ``--help`` is instant."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from anyecg.cli.files import Batch, check_output, tokens_arrays, write_csv, write_npz
+from anyecg.cli.files import Batch, check_output, tokens_arrays, write_csv, write_npz, write_parquet
 from anyecg.cli.printing import (
     describe,
     only_json_on_stdout,
@@ -26,8 +27,10 @@ from anyecg.cli.program import (
     OneFile,
     Start,
     Unit,
+    Workers,
     app,
     need_training,
+    open_model,
 )
 
 
@@ -133,8 +136,9 @@ def tokenize(
 @app.command()
 def embed(
     files: ManyFiles,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .npz or .csv file to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .npz, .csv or .parquet file to write.")],
     fragments: Annotated[bool, typer.Option("--fragments", help="Store the embedding of each fragment too.")] = False,
+    workers: Workers = 1,
     model: ModelName = "nano",
     fs: Fs = None,
     unit: Unit = None,
@@ -147,40 +151,48 @@ def embed(
 
     With --fragments the .npz file also holds one vector a fragment of each file.
     """
-    check_output(output, force, [".npz"] if fragments else [".npz", ".csv"])
-    from anyecg.engine import load
+    check_output(output, force, [".npz"] if fragments else [".npz", ".csv", ".parquet"])
+    asked = {"start_s": start, "end_s": end, "fs": fs, "unit": unit, "fix_units": fix_units}
+    batch = Batch(files)
+    open_model(model, workers)  # a bad name is one error, not one a file
+    work = partial(_embedded, model=model, n_workers=workers, fragments=fragments, asked=asked)
+    rows = batch.run(work, n_workers=workers)
+    if rows:
+        _write_embeddings(output, rows)
+        print(f"{output}: {len(rows)} x {len(rows[0]['pooled'])}")
+    batch.finish()
+
+
+def _embedded(path: Path, *, model: str, n_workers: int, fragments: bool, asked: dict[str, Any]) -> dict[str, Any]:
+    """Return a file's row. Vectors of fragments only if asked for: they are hundreds of times as large."""
     from anyecg.readers import read
 
-    batch = Batch(files)
-    loaded = load(model)
+    loaded = open_model(model, n_workers)
+    prepared = loaded.prepare(read(path, **asked))
+    warn(path, prepared.warnings)
+    embedding = loaded.embed(prepared)
+    row = {"path": str(path), "id": prepared.id, "pooled": embedding.pooled}
+    return row | ({"per_fragment": embedding.per_fragment, "leads": embedding.leads} if fragments else {})
 
-    def row(path: Path) -> tuple[Path, Any, str]:
-        prepared = loaded.prepare(read(path, start_s=start, end_s=end, fs=fs, unit=unit, fix_units=fix_units))
-        warn(path, prepared.warnings)
-        return path, loaded.embed(prepared), prepared.id
 
-    rows = batch.run(row)
-    if rows and output.suffix.lower() == ".csv":
+def _write_embeddings(output: Path, rows: list[dict[str, Any]]) -> None:
+    import numpy as np
+
+    pooled = np.stack([row["pooled"] for row in rows])
+    names = {key: [row[key] for row in rows] for key in ("path", "id")}
+    if output.suffix.lower() == ".csv":
+        header = ["path", "id", *(f"e{i}" for i in range(pooled.shape[1]))]
         write_csv(
-            output,
-            ["path", "id", *(f"e{i}" for i in range(len(rows[0][1].pooled)))],
-            [[str(path), name, *map(float, emb.pooled)] for path, emb, name in rows],
+            output, header, [[*of_row, *map(float, e)] for *of_row, e in zip(*names.values(), pooled, strict=True)]
         )
-    elif rows:
-        import numpy as np
-
-        arrays = {
-            "path": np.array([str(path) for path, _, _ in rows]),
-            "id": np.array([name for _, _, name in rows]),
-            "pooled": np.stack([emb.pooled for _, emb, _ in rows]),
-        }
-        if fragments:
-            arrays |= {f"per_fragment_{i}": emb.per_fragment for i, (_, emb, _) in enumerate(rows)}
-            arrays |= {f"leads_{i}": np.array(emb.leads) for i, (_, emb, _) in enumerate(rows)}
+    elif output.suffix.lower() == ".parquet":
+        write_parquet(output, names, "embedding", pooled)
+    else:
+        arrays = {key: np.array(values) for key, values in names.items()} | {"pooled": pooled}
+        for i, row in enumerate(rows):
+            if "per_fragment" in row:
+                arrays |= {f"per_fragment_{i}": row["per_fragment"], f"leads_{i}": np.array(row["leads"])}
         write_npz(output, arrays)
-    if rows:
-        print(f"{output}: {len(rows)} x {len(rows[0][1].pooled)}")
-    batch.finish()
 
 
 @app.command()

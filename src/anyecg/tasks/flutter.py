@@ -42,12 +42,9 @@ def flutter_episodes(
 
     Parameters
     ----------
-    r_peaks_s : ndarray, shape (n_beats,)
-        Seconds, ascending.
-    classes : ndarray of str, shape (n_beats,), optional
-        EC57 classes ``N S V F Q``: a stretch of mostly ventricular beats is none.
-    unusable_s : ndarray, shape (n, 2), optional
-        Stretches (start, end) in which no beat could have been found: they cut, and are no jump of the rate.
+    r_peaks_s, classes, unusable_s
+        As for `anyecg.tasks.episodes.find_beat_episodes`. A stretch of mostly ventricular beats is none; what is
+        unusable cuts, and is no jump of the rate.
 
     Returns
     -------
