@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from days import source_ecg, write_day
 
 import anyecg
 from anyecg.readers import read_source
@@ -103,6 +104,37 @@ def edf_case(folder: Path, suffix: str, seconds: float) -> Case:
             return rows([file.readSignal(i) for i in range(file.signals_in_file)])
 
     return Case(f"{suffix[1:].upper()}+", path, "pyedflib", bare)
+
+
+def day_cases(folder: Path) -> Iterator[Case]:
+    """Yield half a minute in the middle of a day of three leads at 250 Hz, and how wfdb and pyedflib read it."""
+    import pyedflib
+    import wfdb
+    from pyedflib import highlevel
+
+    fs, at_s, lasts_s = 250, 12 * 3600, 30
+    slice_s = {"start_s": float(at_s), "end_s": float(at_s + lasts_s)}
+    day = write_day(folder / "day", source_ecg(None, fs)[0], 24 * 3600, 3, fs)
+    stem, first, last = str(day.with_suffix("")), at_s * fs, (at_s + lasts_s) * fs
+    yield Case(
+        "WFDB 16, 30 s of 24 h",
+        day,
+        "wfdb",
+        lambda: rows(wfdb.rdrecord(stem, sampfrom=first, sampto=last).p_signal.T),
+        slice_s,
+    )
+    whole = anyecg.read(day)
+    headers = highlevel.make_signal_headers(
+        list(whole.leads), dimension="mV", sample_frequency=fs, physical_min=-33, physical_max=33
+    )
+    edf = folder / "day.edf"
+    highlevel.write_edf(str(edf), whole.signal.astype(np.float64), headers)
+
+    def bare() -> object:
+        with pyedflib.EdfReader(str(edf)) as file:
+            return rows([file.readSignal(i, first, last - first) for i in range(file.signals_in_file)])
+
+    yield Case("EDF+, 30 s of 24 h", edf, "pyedflib", bare, slice_s)
 
 
 def dicom_case() -> Case:
@@ -191,6 +223,7 @@ def all_cases(folder: Path) -> Iterator[Case]:
     yield wfdb_case(folder, "212", "WFDB 212", 1800)
     yield wfdb_case(folder, "516", "WFDB FLAC", 1800)
     yield wfdb_case(folder, "24", "WFDB 24, 30 s of it", 1800, (600, 630))
+    yield from day_cases(folder)
     yield edf_case(folder, ".edf", 1800)
     yield edf_case(folder, ".bdf", 1800)
     yield from array_cases(folder, 1800)
