@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anyecg import beat_check
-from anyecg.beat_check import FEWEST, LEAST_S, WEIGHTS, beat_probability, candidate_features
+from anyecg.beat_check import FEATURES, FEWEST, LEAST_S, ROUNDS, beats_among, candidate_features, left_standing
 from anyecg.beats import candidates, find_beats
 from anyecg.metrics import match_events
+from anyecg.readers import read
 from anyecg.record import Record
 from anyecg.signals import Preparation, prepare
 
@@ -31,12 +31,17 @@ def test_features_are_what_their_names_say() -> None:
     heights = np.ones(100)
     heights[50] = 0.2
     features = candidate_features(at, bands(heights, at, 2), np.ones((2, 100), dtype=bool), FS_HZ)
-    of = dict(zip(WEIGHTS, features.T, strict=True))
+    of = dict(zip(FEATURES, features.T, strict=True))
     assert of["height"][50] == pytest.approx(np.log(0.2), abs=0.1) and abs(of["height"][10]) < 0.1
     assert of["height beside the one before"][50] == pytest.approx(np.log(0.2), abs=0.1)
     assert of["height beside the one after"][49] == pytest.approx(-np.log(0.2), abs=0.1)
     assert of["likeness"][10] > 0.95 and of["likeness to neighbours"][10] > 0.9
     assert of["noise"][10] < -3
+    assert 0.1 < of["width"][10] < 0.5
+    assert of["height in the shadow of the one before"][50] == 0  # 0.8 s from it
+    near = 300 + 120 * np.arange(100)
+    shadowed = candidate_features(near, bands(heights, near), np.ones((1, 100), dtype=bool), FS_HZ)
+    assert shadowed[50, FEATURES.index("height in the shadow of the one before")] == pytest.approx(np.log(0.2), abs=0.1)
     assert of["seconds before"][1:].tolist() == pytest.approx([0.8] * 99)
     assert np.abs(of["interval after"]).max() < 1e-9
     assert (of["votes"] == 1).all() and (of["voters"] == 2).all()
@@ -45,8 +50,28 @@ def test_features_are_what_their_names_say() -> None:
 def test_a_small_wave_long_before_it_is_due_is_no_beat() -> None:
     at = np.sort(np.append(300 + 240 * np.arange(100), 300 + 240 * 50 + 60))
     heights = np.where(np.isin(at, 300 + 240 * np.arange(100)), 1.0, 0.15)
-    likely = beat_probability(at, bands(heights, at), np.ones((1, 101), dtype=bool), FS_HZ)
-    assert likely[51] < 0.25 < 0.9 < np.delete(likely, 51).min()
+    kept = beats_among(at, bands(heights, at), np.ones((1, 101), dtype=bool), FS_HZ)
+    assert kept.tolist() == np.delete(np.arange(101), 51).tolist()
+
+
+def test_a_beat_that_one_lead_alone_has_is_a_beat_if_it_looks_like_one() -> None:
+    """As a premature beat does that is small in the best lead."""
+    at = np.insert(300 + 240 * np.arange(100), 51, 300 + 240 * 50 + 110)  # interpolated, and small in the first lead
+    voted = np.ones((2, 101), dtype=bool)
+    voted[0, 51] = False
+    signals = bands(np.ones(101), at, 2)
+    around = slice(at[51] - 60, at[51] + 61)
+    signals[0, around] *= 0.2
+    assert 51 in beats_among(at, signals, voted, FS_HZ)
+    signals[1, around] *= 0.2
+    assert 51 not in beats_among(at, signals, voted, FS_HZ)
+
+
+def test_of_candidates_too_near_to_each_other_the_likeliest_stays() -> None:
+    at_s = np.array([0.0, 0.1, 0.9, 1.05, 1.15, 2.0])
+    likely = np.array([0.5, 0.9, 0.9, 0.5, 0.8, 0.1])
+    assert left_standing(at_s, likely, 0.4).tolist() == [1, 2, 4]  # 0.25 s from the one before that stays
+    assert left_standing(at_s, np.zeros(6), 0.4).tolist() == []
 
 
 def test_noise_is_not_taken_for_beats(toy_record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +97,7 @@ def test_short_stretches_and_few_candidates_are_left_as_they_are(toy_record: Rec
     def refuse(*_: object) -> None:
         raise AssertionError("asked")
 
-    monkeypatch.setattr("anyecg.beats.beat_probability", refuse)
+    monkeypatch.setattr("anyecg.beats.beats_among", refuse)
     short = toy_record.with_(signal=toy_record.signal[:, : round((LEAST_S - 1) * toy_record.fs)])
     assert len(find_beats(prepare(short)).r_peaks_s) > FEWEST
     flat = toy_record.with_(signal=np.zeros_like(toy_record.signal))
@@ -87,13 +112,27 @@ def test_the_numbers_are_those_of_the_fit(database: Callable[[str], Path], monke
 
     data = database("mitdb").parent
     database("nstdb")
-    some = [c for name in ("100", "106", "119", "203") for c in fitting._recordings(data, name)]
-    weights, bias = fitting._fitted(some)
-    shipped = np.array(list(WEIGHTS.values()))
-    x = np.concatenate([c.features for c in some])
-    ours, theirs = x @ shipped + beat_check.BIAS, x @ weights + bias
+    some = [c for name in ("100", "106", "119", "203") for c in fitting.recordings(data, name)]
+    seen = [fitting.seen_of(c, [np.arange(len(part.peaks)) for part in c.parts]) for c in some]
+    weights, bias = fitting.fitted_on(some, seen)
+    shipped = ROUNDS[0]
+    x = np.concatenate([s.features for s in seen])
+    ours, theirs = x @ np.array(shipped.weights) + shipped.bias, x @ weights + bias
     assert np.corrcoef(ours, theirs)[0, 1] > 0.8
-    beat = np.concatenate([c.beat for c in some])
-    inside = np.concatenate([c.counts for c in some])
+    beat, inside = (np.concatenate([getattr(s, name) for s in seen]) for name in ("beat", "counts"))
     wrong = (ours > 0) != beat
     assert wrong[inside].mean() < 0.5 * (~beat[inside]).mean()
+
+
+@pytest.mark.data
+def test_ventricular_beats_that_the_first_lead_hides_are_found(database: Callable[[str], Path]) -> None:
+    """A training record whose premature beats are small in MLII and tall in V1."""
+    from anyecg.training.marks import BEAT_CLASSES, read_beats
+
+    record = read(database("mitdb") / "106.hea", start_s=900, end_s=1300)
+    beats_s, classes = read_beats(database("mitdb") / "106")[:2]
+    here = (beats_s > 901) & (beats_s < 1299)
+    found = match_events(beats_s[here] - 900, find_beats(prepare(record)).r_peaks_s, 0.15)[:, 0]
+    ventricular = np.flatnonzero(classes[here] == list(BEAT_CLASSES).index("V"))
+    assert len(ventricular) > 30
+    assert np.isin(ventricular, found).mean() > 0.97

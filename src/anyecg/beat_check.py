@@ -1,14 +1,18 @@
-"""Candidate beats of a long stretch -> how likely each is a beat.
+"""Candidate beats of a long stretch -> those that are beats.
 
-A detector whose threshold follows the signal finds nearly every beat and, in noise, much else: bursts of muscle, jumps
-of an electrode, P waves of a heart that pauses. What tells them apart is the company: a QRS complex is about as tall as
-those around it, looks like them, comes when it is due, and is seen in other leads. A logistic regression weighs that.
+A detector whose threshold follows the signal finds nearly every beat in one lead or another and, in noise, much else:
+bursts of muscle, jumps of an electrode, P waves of a heart that pauses. What tells them apart is the company: a QRS
+complex is about as tall as those around it, looks like them, comes when it is due, and is seen in other leads. A
+logistic regression weighs that, twice: first what is hardly a beat is left out, then the rest are looked at again in
+the company that remains.
 
 The numbers were fitted by ``python -m anyecg.training.beat_check data`` on training patients (DS1 of the MIT-BIH
 Arrhythmia Database), as recorded and with electrode motion and muscle noise of the noise stress test database mixed in.
 
     V leads that vote, N samples, n candidates
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,8 +25,8 @@ what is known before it."""
 FEWEST = 12
 """Candidates, as few of which leave nothing to compare with."""
 
-LEAST_PROBABILITY = 0.25
-"""What is less likely is no beat. Chosen on left-out training patients: of true beats it costs one in a thousand."""
+REFRACTORY_S = 0.2
+"""No ventricle is excited again so soon."""
 
 REACH_S = 0.05
 """A candidate's height is sought so far to both sides."""
@@ -34,31 +38,113 @@ NOISE_STEP_S = 0.1
 NEAR, NEAR_RR = 21, 31
 """How many neighbours, in candidates or steps of noise, say what is usual."""
 
-WEIGHTS = {
-    "height": 0.2189,
-    "likeness": 0.1173,
-    "likeness to neighbours": 0.2679,
-    "noise": -0.7147,
-    "votes": 3.2912,
-    "interval before": -0.1570,
-    "interval after": 1.9566,
-    "seconds before": 4.6824,
-    "seconds after": 0.7352,
-    "height beside the one before": 1.5978,
-    "height beside the one after": 1.5829,
-    "usual likeness": 1.0102,
-    "usual noise": -1.3110,
-    "voters": 1.1044,
-}
-"""By feature, see `candidate_features`."""
+SHADOW_S = 0.45
+"""A taller candidate as near may be the beat that this one is a part of: its P or T wave, the end of its QRS."""
 
-BIAS = -9.7595
+FEATURES = (
+    *("height", "likeness", "likeness to neighbours", "noise", "width", "votes"),
+    *("interval before", "interval after", "seconds before", "seconds after"),
+    *("height beside the one before", "height beside the one after"),
+    *("height in the shadow of the one before", "height in the shadow of the one after"),
+    *("usual likeness", "usual noise", "voters"),
+)
+"""See `candidate_features`."""
 
 
-def beat_probability(peaks: np.ndarray, bands: np.ndarray, voted: np.ndarray, fs: float) -> np.ndarray:
-    """Return the probability that each candidate is a beat, (n,); parameters as for `candidate_features`."""
-    features = candidate_features(peaks, bands, voted, fs)
-    return np.asarray(1 / (1 + np.exp(-(features @ np.array(list(WEIGHTS.values())) + BIAS))))
+class Round(NamedTuple):
+    """One look at all candidates.
+
+    Parameters
+    ----------
+    least_probability : float
+        What is less likely is left out. Chosen on left-out training patients.
+    bias : float
+    weights : tuple of float
+        One for each of `FEATURES`.
+    """
+
+    least_probability: float
+    bias: float
+    weights: tuple[float, ...]
+
+
+ROUNDS = (
+    Round(
+        0.2,
+        -10.4051,
+        (
+            1.6743,
+            0.2267,
+            0.6544,
+            -0.5446,
+            5.4588,
+            1.8942,
+            1.0537,
+            0.9393,
+            2.9128,
+            2.7784,
+            1.4992,
+            0.8100,
+            0.5911,
+            1.2364,
+            1.2602,
+            -1.5677,
+            0.7262,
+        ),
+    ),
+    Round(
+        0.4,
+        -7.6472,
+        (
+            1.6088,
+            0.4324,
+            0.4953,
+            -1.4745,
+            6.3158,
+            0.8829,
+            1.3954,
+            3.6624,
+            2.4556,
+            -2.2937,
+            1.0150,
+            0.5295,
+            0.9552,
+            1.7712,
+            0.4698,
+            -1.5784,
+            1.3274,
+        ),
+    ),
+)
+
+
+def beats_among(
+    peaks: np.ndarray, bands: np.ndarray, voted: np.ndarray, fs: float, rounds: tuple[Round, ...] = ROUNDS
+) -> np.ndarray:
+    """Return which candidates are beats, as their numbers in order; parameters as for `candidate_features`.
+
+    Fewer than `FEWEST` are not asked.
+    """
+    kept = np.arange(len(peaks))
+    for one in rounds:
+        if len(kept) < FEWEST:
+            break
+        features = candidate_features(peaks[kept], bands, voted[:, kept], fs)
+        likely = 1 / (1 + np.exp(-(features @ np.array(one.weights) + one.bias)))
+        kept = kept[left_standing(peaks[kept] / fs, likely, one.least_probability)]
+    return kept
+
+
+def left_standing(at_s: np.ndarray, likely: np.ndarray, least: float) -> np.ndarray:
+    """Return the numbers of candidates that are likely enough; of those nearer than `REFRACTORY_S` the likeliest."""
+    standing: list[int] = []
+    for i in np.flatnonzero(likely >= least).tolist():
+        if standing and at_s[i] - at_s[standing[-1]] < REFRACTORY_S:
+            if likely[i] > likely[standing[-1]]:
+                standing[-1] = i
+        else:
+            standing.append(i)
+    return np.array(standing, dtype=np.int64)
 
 
 def candidate_features(peaks: np.ndarray, bands: np.ndarray, voted: np.ndarray, fs: float) -> np.ndarray:
@@ -76,31 +162,36 @@ def candidate_features(peaks: np.ndarray, bands: np.ndarray, voted: np.ndarray, 
 
     Returns
     -------
-    ndarray of float64, shape (n, len(WEIGHTS))
+    ndarray of float64, shape (n, len(FEATURES))
         Means over leads of: the log of the *height* over the 0.7 quantile of the heights near; the correlation of the
         wave with the median wave of the taller half (*likeness*), and with the three most alike of the three candidates
-        to each side; the log of the *noise*, the median of the mean size near, over the height. The share of leads that
-        *voted*. The logs of the *intervals* over the median of those near, and in seconds, at most two. The difference
-        of its height from its neighbours'. What likeness and noise are *usual* near; how many leads vote.
+        to each side; the log of the *noise*, the median of the mean size near, over the height; the mean size of the
+        wave over the height (*width*). The share of leads that *voted*. The logs of the *intervals* over the median of
+        those near, and in seconds, at most two. The difference of its height from its neighbours', and the same where
+        they are nearer than `SHADOW_S`. What likeness and noise are *usual* near; how many leads vote.
     """
-    height, likeness, alike, noise = np.mean([_in_one_lead(peaks, band, fs) for band in bands], axis=0)
+    height, likeness, alike, noise, width = np.mean([_in_one_lead(peaks, band, fs) for band in bands], axis=0)
     rr_s = np.diff(peaks) / fs
     usual_s = _near(np.append(rr_s, rr_s[-1]), 0.5, NEAR_RR)
     middle_s = median(rr_s)
     before_s, after_s = np.concatenate([[middle_s], rr_s]), np.concatenate([rr_s, [middle_s]])
+    beside_before, beside_after = np.diff(height, prepend=0.0), -np.diff(height, append=0.0)
     return np.stack(
         [
             height,
             likeness,
             alike,
             noise,
+            width,
             voted.mean(axis=0),
             np.log(before_s / usual_s),
             np.log(after_s / usual_s),
             np.minimum(before_s, 2.0),
             np.minimum(after_s, 2.0),
-            np.diff(height, prepend=0.0),
-            -np.diff(height, append=0.0),
+            beside_before,
+            beside_after,
+            np.where(before_s < SHADOW_S, beside_before, 0.0),
+            np.where(after_s < SHADOW_S, beside_after, 0.0),
             _near(likeness, 0.5, NEAR),
             _near(noise, 0.5, NEAR),
             np.full(len(peaks), float(len(bands))),
@@ -110,7 +201,7 @@ def candidate_features(peaks: np.ndarray, bands: np.ndarray, voted: np.ndarray, 
 
 
 def _in_one_lead(peaks: np.ndarray, band: np.ndarray, fs: float) -> np.ndarray:
-    """Return height, likeness, likeness to neighbours and noise of the candidates in one lead, (4, n)."""
+    """Return height, likeness, likeness to neighbours, noise and width of the candidates in one lead, (5, n)."""
     reach, half, step = round(REACH_S * fs), round(WAVE_S * fs), round(NOISE_STEP_S * fs)
     at = np.clip(peaks[:, None] + np.arange(-reach, reach + 1), 0, len(band) - 1)
     sizes = np.abs(band[at])
@@ -118,6 +209,7 @@ def _in_one_lead(peaks: np.ndarray, band: np.ndarray, fs: float) -> np.ndarray:
     rows = np.arange(len(peaks))
     heights = sizes[rows, top] + 1e-6
     waves = band[np.clip(at[rows, top][:, None] + np.arange(-half, half + 1), 0, len(band) - 1)]
+    width = np.abs(waves).mean(axis=1) / heights
     waves = waves / (np.linalg.norm(waves, axis=1, keepdims=True) + 1e-9)
     usual = median(waves[heights >= median(heights)], axis=0)
     usual = usual / (np.linalg.norm(usual) + 1e-9)
@@ -132,6 +224,7 @@ def _in_one_lead(peaks: np.ndarray, band: np.ndarray, fs: float) -> np.ndarray:
             waves @ usual,
             np.sort(beside, axis=1)[:, 3:].mean(axis=1),
             np.log((median(size[steps]) + 1e-6) / heights),
+            width,
         ]
     )
 

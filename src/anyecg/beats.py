@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from anyecg.beat_check import FEWEST, LEAST_PROBABILITY, LEAST_S, beat_probability
+from anyecg.beat_check import FEWEST, LEAST_S, REFRACTORY_S, beats_among
 from anyecg.quality import DISABLING
 from anyecg.ranks import quantiles
 from anyecg.record import Record, runs_of
@@ -17,9 +17,6 @@ MOST_VOTERS = 3
 
 SAME_BEAT_S = 0.15
 """Peaks of two leads nearer than this are one beat: the tolerance of ANSI/AAMI EC57 for beat-by-beat comparison."""
-
-REFRACTORY_S = 0.2
-"""No ventricle is excited again so soon."""
 
 T_WAVE_S, T_WAVE_SHARE = 0.36, 0.5
 """See `_without_doubles`. Chosen on the training records of MIT-BIH."""
@@ -104,18 +101,20 @@ def detect_beats(prepared: Record, quality: Quality | None = None, favoured: str
     -----
     Detector: Pan and Tompkins (doi:10.1109/TBME.1985.325532) as modified and implemented in C by SleepECG. Departures:
     it runs on each gap-free stretch alone, on the 5-30 Hz signal whose amplitude is compressed (on 22 MIT-BIH records
-    this halves the missed beats); up to three leads are used and a beat counts if two of three have it within
-    150 ms (where fewer are recorded, the best of them decides); each peak is moved to the largest deflection, up or
-    down, of the best lead's 5-30 Hz signal, with a parabola through three samples for the time between samples; in
-    stretches of more than a minute, peaks that do not look like beats beside the others are left out
-    (`anyecg.beat_check`).
+    this halves the missed beats), in up to three leads. In stretches of more than a minute every peak of any of them is
+    a candidate, and `anyecg.beat_check` says which are beats beside the others; in shorter ones a beat counts if two of
+    three leads have it within 150 ms (where fewer are recorded, if the best of them has). Each peak is moved to the
+    largest deflection, up or down, of the best lead's 5-30 Hz signal, with a parabola through three samples for the
+    time between samples.
     """
     voters = _voters(prepared, quality, favoured)
     if not voters:
         return Detected(np.empty(0), np.array([[0.0, prepared.duration_s]]))
-    peaks = _vote(voters, prepared.fs)
-    if prepared.duration_s >= LEAST_S:
-        peaks = _checked(peaks, voters, prepared.fs)
+    peaks, voted = _merged(voters, prepared.fs)
+    if prepared.duration_s >= LEAST_S and len(peaks) >= FEWEST:
+        peaks = peaks[beats_among(peaks, np.array([voter.band for voter in voters]), voted, prepared.fs)]
+    else:
+        peaks = peaks[_elected(peaks, voted, voters)]
     recorded = np.any([voter.recorded for voter in voters], axis=0)
     gaps_s = np.array(runs_of(~recorded), dtype=np.float64).reshape(-1, 2) / prepared.fs
     return Detected(_refine(peaks, voters, prepared.fs), gaps_s, voters[0].lead)
@@ -239,54 +238,48 @@ def _without_short_gaps(recorded: np.ndarray, longest: int) -> np.ndarray:
     return filled
 
 
-def _vote(voters: list[_Voter], fs: float) -> np.ndarray:
-    """Merge the peaks of all leads: two of three, or the best recorded lead where there are fewer."""
+def _merged(voters: list[_Voter], fs: float) -> tuple[np.ndarray, np.ndarray]:
+    """Take peaks of several leads nearer than `SAME_BEAT_S` for one.
+
+    Returns
+    -------
+    peaks : ndarray of int, shape (n,)
+        The sample of the best lead that has it.
+    voted : ndarray of bool, shape (V, n)
+        Which leads have it.
+    """
     times = np.concatenate([voter.peaks for voter in voters])
     owner = np.concatenate([np.full(len(voter.peaks), i) for i, voter in enumerate(voters)])
     order = np.argsort(times, kind="stable")
-    times, owner = times[order], owner[order]
-    if len(times) == 0:
-        return times
-    recorded = np.array([voter.recorded[times] for voter in voters])  # (voters, peaks)
-    majority, best = recorded.sum(axis=0) >= MOST_VOTERS, recorded.argmax(axis=0)
-    kept = []
+    at, who = times[order].tolist(), owner[order].tolist()
     reach = round(SAME_BEAT_S * fs)
-    at, who = times.tolist(), owner.tolist()
+    peaks, voted = [], []
     start = 0
     while start < len(at):
         stop = start + 1
         while stop < len(at) and at[stop] <= at[start] + reach:
             stop += 1
-        voted = who[start:stop]
-        peak = start + voted.index(min(voted))  # the time of the best lead that has it
-        if len(set(voted)) >= 2 if majority[peak] else best[peak] in voted:
-            kept.append(at[peak])
+        having = who[start:stop]
+        peaks.append(at[start + having.index(min(having))])
+        voted.append([i in having for i in range(len(voters))])
         start = stop
-    return np.asarray(kept, dtype=np.int64)
+    return np.array(peaks, dtype=np.int64), np.array(voted, dtype=bool).reshape(-1, len(voters)).T
+
+
+def _elected(peaks: np.ndarray, voted: np.ndarray, voters: list[_Voter]) -> np.ndarray:
+    """Return whether two of three leads have each peak, or the best recorded lead where there are fewer, (n,)."""
+    recorded = np.array([voter.recorded[peaks] for voter in voters])
+    by_best = np.take_along_axis(voted, recorded.argmax(axis=0)[None], axis=0)[0]
+    return np.where(recorded.sum(axis=0) >= MOST_VOTERS, voted.sum(axis=0) >= 2, by_best)
 
 
 def candidates(prepared: Record, quality: Quality | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return what `anyecg.beat_check` is asked of: its ``peaks``, ``bands`` and ``voted``."""
     voters = _voters(prepared, quality)
-    peaks = _vote(voters, prepared.fs) if voters else np.empty(0, dtype=np.int64)
-    return peaks, *_asked(peaks, voters, prepared.fs)
-
-
-def _asked(peaks: np.ndarray, voters: list[_Voter], fs: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the leads' 5-30 Hz signals (V, N), and which of them have a peak at each candidate (V, n)."""
-    reach = round(SAME_BEAT_S * fs)
-    voted = []
-    for voter in voters:
-        sought = np.searchsorted(voter.peaks, peaks - reach)
-        voted.append(np.append(voter.peaks, np.iinfo(np.int64).max)[sought] <= peaks + reach)
-    return np.array([voter.band for voter in voters]), np.array(voted)
-
-
-def _checked(peaks: np.ndarray, voters: list[_Voter], fs: float) -> np.ndarray:
-    """Leave out candidates that are less likely beats, by `anyecg.beat_check`."""
-    if len(peaks) < FEWEST:
-        return peaks
-    return peaks[beat_probability(peaks, *_asked(peaks, voters, fs), fs) >= LEAST_PROBABILITY]
+    if not voters:
+        return np.empty(0, dtype=np.int64), np.empty((0, prepared.n_samples)), np.empty((0, 0), dtype=bool)
+    peaks, voted = _merged(voters, prepared.fs)
+    return peaks, np.array([voter.band for voter in voters]), voted
 
 
 def _refine(peaks: np.ndarray, voters: list[_Voter], fs: float) -> np.ndarray:
