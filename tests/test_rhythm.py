@@ -44,9 +44,9 @@ def shipped() -> Head:
 def test_features_say_how_far_an_interval_is_from_its_like() -> None:
     beats_s = np.concatenate([np.arange(100) * 0.8, 79.2 + 0.4 + np.arange(50) * 0.8])
     features = rr_features(beats_s)
-    assert features.shape == (4, 150) and features.dtype == np.float32
+    assert features.shape == (5, 150) and features.dtype == np.float32
     np.testing.assert_allclose(features[:, 0], 0)
-    np.testing.assert_allclose(features[:, 50], [0, 0, 0, 1], atol=1e-6)
+    np.testing.assert_allclose(features[:, 50], [0, 0, 0, 1, np.log(2 * 0.03 / 0.8) + 1.5], atol=1e-6)
     np.testing.assert_allclose(features[[0, 2], 100], np.log(0.5), atol=1e-6)  # one short interval
     np.testing.assert_allclose(features[2, 101], np.log(2), atol=1e-6)
 
@@ -58,7 +58,34 @@ def test_an_interval_across_a_gap_is_unknown() -> None:
     np.testing.assert_allclose(features[:, 51], 0)  # the beat at 40.8 s
 
 
-@pytest.mark.parametrize("n_beats", [0, 1, 2, 3])
+def test_the_last_feature_is_the_entropy_around_the_beat() -> None:
+    beats_s = np.concatenate([irregular(60), 50 + regular(60)])
+    features, rr_s = rr_features(beats_s, np.array([[60.0, 60.1]])), np.diff(beats_s)
+    gap = int(np.searchsorted(beats_s, 60.0)) - 1  # the interval that holds it
+    for beat in range(120):
+        of_beat = slice(beat - 6, beat + 6)
+        known = beat >= 6 and beat + 6 <= 119 and not of_beat.start <= gap < of_beat.stop and rr_s[of_beat].max() <= 3
+        wanted = np.clip(slow_cosen(rr_s[of_beat]) + 1.5, -2, 2) if known else 0.0
+        assert features[4, beat] == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize(("config", "n_seen"), [({}, 4), ({"n_features": 5}, 5)])
+def test_older_heads_see_what_they_learned_from(config: dict[str, int], n_seen: int) -> None:
+    shapes = []
+
+    class Watched:
+        def __init__(self) -> None:
+            self.config = config
+
+        def run(self, features: np.ndarray) -> list[np.ndarray]:
+            shapes.append(features.shape)
+            return [features[:, 0]]
+
+    af_probability(Watched(), irregular(50))  # type: ignore[arg-type]
+    assert shapes == [(1, n_seen, 50)]
+
+
+@pytest.mark.parametrize("n_beats", [0, 1, 2, 3, 12, 13, 14])
 def test_few_beats_have_an_answer_each(shipped: Head, n_beats: int) -> None:
     assert af_probability(shipped, np.arange(n_beats) * 0.8).shape == (n_beats,)
 
@@ -125,7 +152,7 @@ def test_irregularity_is_the_coefficient_of_sample_entropy(monkeypatch: pytest.M
     assert values.shape == (80,) and np.isnan(values[-12:]).all()
     known = [k for k in range(68) if (rr_s[k : k + 12] <= 3).all()]
     np.testing.assert_allclose(values[known], [slow_cosen(rr_s[k : k + 12]) for k in known])
-    monkeypatch.setattr(rhythm, "CHUNK_BEATS", 7)
+    monkeypatch.setattr(rhythm, "CHUNK_WINDOWS", 7)
     np.testing.assert_array_equal(irregularity(beats_s), values)
     assert np.nanmean(irregularity(irregular(500))) > -1 > -2 > np.nanmean(irregularity(regular(500)))
 

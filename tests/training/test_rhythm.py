@@ -7,18 +7,23 @@ import numpy as np
 import pytest
 import torch
 
+from anyecg.heads import open_head, write_head
 from anyecg.record import Annotation
-from anyecg.tasks.rhythm import NETWORK_REACH_BEATS
+from anyecg.tasks.rhythm import HEAD, NETWORK_REACH_BEATS
 from anyecg.training.beat_series import BeatSeries, load_series, read_marks, read_series
 from anyecg.training.rhythm import (
+    SEEN,
+    Calibrated,
     Crops,
     RhythmSettings,
     RRNetwork,
+    Together,
     balanced_accuracy,
     choose,
     choose_temperature,
     disturbed,
     episode_counts,
+    graph_of,
     halves,
     left_out_probabilities,
     logits_of,
@@ -28,6 +33,7 @@ from anyecg.training.rhythm import (
     series_loss,
     train_head,
     train_network,
+    train_together,
 )
 
 
@@ -84,12 +90,14 @@ def test_a_normal_day_without_marks_is_normal(tmp_path: Path) -> None:
     assert read_series(tmp_path / "one", "d", "p", unmarked="N").labels().tolist() == [0, 0, 0]
 
 
-def test_the_network_reaches_as_far_as_it_says() -> None:
+@pytest.mark.parametrize("n_seen", SEEN)
+def test_a_network_reaches_as_far_as_it_says_and_sees_so_many_features(n_seen: int) -> None:
     torch.manual_seed(0)
-    network = RRNetwork().eval()
-    features = torch.randn(1, 4, 1200, requires_grad=True)
+    network = RRNetwork(n_seen).eval()
+    features = torch.randn(1, 5, 1200, requires_grad=True)
     network(features)[0, 600].backward()
     assert features.grad is not None
+    assert np.flatnonzero(features.grad.abs().sum(dim=(0, 2)).numpy()).tolist() == list(range(n_seen))
     moved = np.flatnonzero(features.grad.abs().sum(dim=(0, 1)).numpy())
     assert (moved[0], moved[-1]) == (600 - NETWORK_REACH_BEATS, 600 + NETWORK_REACH_BEATS)
     assert sum(p.numel() for p in network.parameters()) < 100_000
@@ -98,7 +106,7 @@ def test_the_network_reaches_as_far_as_it_says() -> None:
 def test_crops_show_both_rhythms_and_hide_what_is_unknown() -> None:
     crops = Crops([made_up(0), made_up(1)], seed=0)
     features, labels = crops.batch(20)
-    assert features.shape == (20, 4, 1024) and labels.shape == (20, 1024)
+    assert features.shape == (20, 5, 1024) and labels.shape == (20, 1024)
     assert all((row == k % 2).any() for k, row in enumerate(labels))
     outside = labels == -1
     assert outside.any() and not features[:, 3][outside].all()
@@ -144,6 +152,37 @@ def test_it_learns_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
         train_network(train, val, settings, tmp_path / "state.pt", stop)
     resumed = train_network(train, val, settings, tmp_path / "state.pt", lines.append)
     np.testing.assert_allclose(logits_of(resumed, val[0]), logits[0], atol=1e-4)
+
+
+def test_networks_answer_together_and_go_on_apart(tmp_path: Path) -> None:
+    train, val = [made_up(k) for k in range(2)], [made_up(9)]
+    settings, lines = RhythmSettings(steps=4, batch_size=2, check_every=2), list[str]()
+    both = train_together(train, val, settings, tmp_path / "state.pt", lines.append)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state-of-4.pt", "state-of-5.pt"]
+    each = [logits_of(network, val[0]) for network in both.networks]
+    assert np.abs(each[0] - each[1]).max() > 1e-3
+    np.testing.assert_allclose(logits_of(both, val[0]), (each[0] + each[1]) / 2, atol=1e-5)
+    again = train_together(train, val, settings, tmp_path / "state.pt", lines.append)
+    np.testing.assert_array_equal(logits_of(again, val[0]), logits_of(both, val[0]))
+    assert sum(line.startswith("step") for line in lines) == 4  # nothing was left to do the second time
+
+
+def test_the_graph_answers_as_the_networks_do(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Calibrated(Together([RRNetwork(n_seen) for n_seen in SEEN]), 1.3)
+    for part in network.modules():
+        if isinstance(part, torch.nn.BatchNorm1d):
+            part.running_mean = torch.randn(part.num_features)
+            part.running_var = torch.rand(part.num_features) + 0.5
+    network.eval()
+    path = write_head(tmp_path, HEAD, {"kind": "rhythm", "labels": [], "n_features": 5}, graph_of(network))
+    head = open_head(tmp_path, path.stem)
+    assert head is not None
+    for n_beats in (2, 700, 1500):
+        features = torch.randn(1, 5, n_beats)
+        with torch.inference_mode():
+            wanted = network(features).numpy()
+        np.testing.assert_allclose(head.run(features=features.numpy())[0], wanted, atol=1e-5)
 
 
 def test_a_temperature_undoes_confidence() -> None:
@@ -222,7 +261,7 @@ def test_a_patient_is_scored_by_a_network_that_never_saw_him(monkeypatch: pytest
         torch.manual_seed(len(seen))
         return RRNetwork().eval()
 
-    monkeypatch.setattr("anyecg.training.rhythm.train_network", watched)
+    monkeypatch.setattr("anyecg.training.rhythm.train_together", watched)
     found = left_out_probabilities(series, val, RhythmSettings(), None, lambda line: None)
     assert [len(patients) for patients in seen] == [2, 2] and not seen[0] & seen[1]
     for number, one in enumerate(series):
@@ -269,8 +308,7 @@ def test_real_days_are_read(database: Callable[[str], Path]) -> None:
 def test_a_head_is_trained_chosen_and_written(
     database: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from anyecg.heads import open_head
-    from anyecg.tasks.rhythm import HEAD, EpisodeRule, af_probability
+    from anyecg.tasks.rhythm import EpisodeRule, af_probability
 
     folder = database("mitdb")
     splits = tmp_path / "splits.csv"
@@ -282,6 +320,7 @@ def test_a_head_is_trained_chosen_and_written(
     train_head(folder.parent, splits, tmp_path, settings, progress=lambda line: None)
     head = open_head(tmp_path, HEAD)
     assert head is not None and head.config["n_train_records"] == 2 and head.config["n_val_records"] == 2
+    assert head.config["n_features"] == 5
     rule = EpisodeRule.of(head)
     assert rule.threshold == head.labels[0].threshold and rule.join_s == head.config["join_s"]
     assert head.config["evidence"] or rule.least_evidence == -np.inf

@@ -5,6 +5,7 @@ and whose offset is where that file keeps the tensor; a Cast widens each to floa
 The released model *is* the rounded one: the torch networks are rounded in the same way before anything is measured.
 """
 
+import copy
 import json
 import logging
 import warnings
@@ -279,6 +280,40 @@ def quietly_exported(
         )
     assert program is not None
     return _without_traces(program.model_proto)
+
+
+class OneRow(nn.Module):
+    """features (B, F, N) -> what a network answers, (B, N), its convolutions now over pictures of one row.
+
+    The runtime's fast convolutions are for pictures alone. `network` stays as it is.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).eval()
+        for part in list(self.network.modules()):
+            for name, layer in part.named_children():
+                if isinstance(layer, nn.Conv1d | nn.BatchNorm1d):
+                    setattr(part, name, _over_rows(layer))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Answer."""
+        answer: Tensor = self.network(features[:, :, None])  # (B, 1, N)
+        return answer[:, 0]
+
+
+def _over_rows(layer: nn.Conv1d | nn.BatchNorm1d) -> nn.Module:
+    """Return the layer that does to (B, D, 1, N) what this one does to (B, D, N)."""
+    weights = layer.state_dict()
+    if isinstance(layer, nn.BatchNorm1d):
+        norm = nn.BatchNorm2d(layer.num_features)
+        norm.load_state_dict(weights)
+        return norm
+    assert not isinstance(layer.padding, str)
+    (size,), (padding,), (dilation,) = layer.kernel_size, layer.padding, layer.dilation
+    over = nn.Conv2d(layer.in_channels, layer.out_channels, (1, size), padding=(0, padding), dilation=(1, dilation))
+    over.load_state_dict(weights | {"weight": weights["weight"][:, :, None]})
+    return over
 
 
 def _without_traces(model: Any) -> Any:

@@ -1,19 +1,20 @@
 """RR intervals -> the probability of atrial fibrillation at every beat -> episodes; and all episodes of a recording.
 
-A small convolutional network sees only when beats came, so any lead, device or rate will do, and a day of beats takes
-about a second. What it says of a beat depends on `REACH_BEATS` beats to either side and on nothing else: a recording
-cut into chunks that overlap by that much gives the same answer as one pass.
+Two small convolutional networks, of which one sees the sample entropy around a beat, answer together. They see only
+when beats came, so any lead, device or rate will do, and a day of beats takes less than a second. What they say of a
+beat depends on `REACH_BEATS` beats to either side and on nothing else: a recording cut into chunks that overlap by that
+much gives the same answer as one pass.
 
-The network takes many premature beats, or deep breathing, for fibrillation at times. An episode as a whole tells them
+The networks take many premature beats, or deep breathing, for fibrillation at times. An episode as a whole tells them
 apart: regular intervals between the premature ones, or slow waves, lower its sample entropy. So an episode counts if
-its entropy and the network's certainty together reach a least evidence (`EpisodeRule`).
+its entropy and the networks' certainty together reach a least evidence (`EpisodeRule`).
 
 Atrial flutter is not among its answers: with 2:1 conduction its intervals are regular, and a rule tells it
 (`anyecg.tasks.flutter`); with varying conduction they are those of fibrillation, and fibrillation is what is told.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -25,7 +26,7 @@ from anyecg.tasks.fibrillation import vf_episodes
 from anyecg.tasks.flutter import flutter_episodes
 
 HEAD = "rr_rhythm"
-N_FEATURES = 4
+N_FEATURES = 5
 
 SHORTEST_AF_S = 30.0
 """Shorter stretches are no episode: ESC guideline 2020, doi:10.1093/eurheartj/ehaa612, 30 s by convention."""
@@ -41,13 +42,17 @@ NETWORK_REACH_BEATS = 254
 """Beats to either side that the network's convolutions see (see `anyecg.training.rhythm.RRNetwork`)."""
 
 REACH_BEATS = NETWORK_REACH_BEATS + MEDIAN_BEATS // 2 + 1
-"""Beats to either side that an answer depends on: the network's, the median's, and one for the difference."""
+"""Beats to either side that an answer depends on: the network's, the median's (the entropy needs fewer), and one for
+the difference."""
 
-CHUNK_BEATS = 16384
-"""Beats that go through the network, or windows of the entropy, at once: bounds the memory, not the answer."""
+CHUNK_BEATS, CHUNK_WINDOWS = 16384, 4096
+"""Beats that go through the network, and windows of the entropy, at once: bounds the memory, not the answer."""
 
 COSEN_INTERVALS, COSEN_MATCHES, COSEN_TOLERANCE_S = 12, 5, 0.03
 """Intervals in a window of the entropy, pairs that must match, and the least tolerance, seconds."""
+
+COSEN_MIDDLE, COSEN_FAR = -1.5, 2.0
+"""Between regular rhythms and fibrillation; a network sees how far from it an entropy is, this far at most."""
 
 
 class EpisodeRule(NamedTuple):
@@ -86,9 +91,10 @@ def rr_features(r_peaks_s: np.ndarray, unusable_s: np.ndarray | None = None) -> 
 
     Returns
     -------
-    ndarray of float32, shape (4, n_beats)
+    ndarray of float32, shape (5, n_beats)
         log of the interval over its local median; log of that median over 0.8 s; log of the interval over the one
-        before; 1 where the interval is known. Unknown intervals are 0.
+        before; 1 where the interval is known; how far the `irregularity` of the 6 intervals that end with the beat or
+        before it, and of the 6 that follow, is from `COSEN_MIDDLE`. What is unknown is 0.
     """
     from scipy.ndimage import median_filter
 
@@ -103,6 +109,9 @@ def rr_features(r_peaks_s: np.ndarray, unusable_s: np.ndarray | None = None) -> 
     features[1, 1:] = np.where(known, level - np.log(USUAL_RR_S), 0)
     features[2, 2:] = np.where(known[1:] & known[:-1], np.diff(log_rr), 0)
     features[3, 1:] = known
+    around = COSEN_INTERVALS // 2
+    entropy = irregularity(beats_s, unusable_s)[:-around] - COSEN_MIDDLE
+    features[4, around:] = np.nan_to_num(np.clip(entropy, -COSEN_FAR, COSEN_FAR))
     return features
 
 
@@ -128,12 +137,12 @@ def af_probability(head: Head, r_peaks_s: np.ndarray, unusable_s: np.ndarray | N
     ndarray of float32, shape (n_beats,)
     """
     features = rr_features(r_peaks_s, unusable_s)
-    n_beats = features.shape[1]
+    n_beats, n_seen = features.shape[1], head.config.get("n_features", 4)  # heads of version 1 and 2 see no entropy
     probability = np.zeros(n_beats, dtype=np.float32)
     for start in range(0, n_beats, CHUNK_BEATS):
         stop = min(start + CHUNK_BEATS, n_beats)
         first, last = max(start - NETWORK_REACH_BEATS, 0), min(stop + NETWORK_REACH_BEATS, n_beats)
-        (seen,) = head.run(features=features[None, :, first:last])
+        (seen,) = head.run(features=features[None, :n_seen, first:last])
         probability[start:stop] = seen[0, start - first : stop - first]
     return probability
 
@@ -208,23 +217,49 @@ def irregularity(
         return values
     rr_s, known = _intervals(beats_s, unusable_s)
     windows = sliding_window_view(rr_s, COSEN_INTERVALS)
-    of_known = np.asarray(sliding_window_view(known, COSEN_INTERVALS).all(axis=1))
-    starts = np.flatnonzero(of_known if wanted is None else of_known & wanted[: len(of_known)])
-    for begin in range(0, len(starts), CHUNK_BEATS):
-        at = starts[begin : begin + CHUNK_BEATS]
+    asked = np.asarray(sliding_window_view(known, COSEN_INTERVALS).all(axis=1))
+    if wanted is not None:
+        asked &= wanted[: len(asked)]
+    matches, wider = _matches(rr_s)
+    steady = asked & (matches >= COSEN_MATCHES)  # the least tolerance will do: of most windows outside fibrillation
+    of_mean = 2 * COSEN_TOLERANCE_S / windows[steady].mean(axis=1)
+    values[: len(windows)][steady] = np.log(wider[steady] / matches[steady] * of_mean)
+    starts = np.flatnonzero(asked & ~steady)
+    for begin in range(0, len(starts), CHUNK_WINDOWS):
+        at = starts[begin : begin + CHUNK_WINDOWS]
         values[at] = cosen_of(windows[at])
     return values
 
 
+def _matches(rr_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Count the pairs, of two and of one interval, that match by the least tolerance in each window, (n - 11,) each.
+
+    Windows share their pairs, so each lag is compared once, for all of them together.
+    """
+    n_windows, longest = len(rr_s) - COSEN_INTERVALS + 1, COSEN_INTERVALS - 2
+    partners, counts = np.zeros((2, len(rr_s)), dtype=np.uint8), np.zeros((2, n_windows), dtype=np.uint8)
+    for lag in range(1, longest + 1):
+        near = np.abs(rr_s[lag:] - rr_s[:-lag]) <= COSEN_TOLERANCE_S
+        partners[0, : len(near) - 1] += near[:-1] & near[1:]
+        partners[1, : len(near) - 1] += near[:-1]
+        first = longest - lag  # from here on in a window, an interval has its partners up to this lag away in it
+        counts += partners[:, first : first + n_windows]
+    return counts[0], counts[1]
+
+
 def cosen_of(windows: np.ndarray) -> np.ndarray:
     """Return the entropy (see `irregularity`) of windows of RR intervals, (n, `COSEN_INTERVALS`) seconds -> (n,)."""
-    first, second = np.triu_indices(windows.shape[1] - 1, 1)
-    apart = np.abs(windows[:, first] - windows[:, second])  # templates of length 1
-    both = np.maximum(apart, np.abs(windows[:, first + 1] - windows[:, second + 1]))  # of length 2
-    enough = np.partition(both, COSEN_MATCHES - 1, axis=1)[:, COSEN_MATCHES - 1]
-    tolerance = np.maximum(enough, COSEN_TOLERANCE_S)[:, None]
-    matches, wider = (both <= tolerance).sum(axis=1), (apart <= tolerance).sum(axis=1)
-    return np.asarray(np.log(wider / matches * 2 * tolerance[:, 0] / windows.mean(axis=1)))
+    rr_s = np.ascontiguousarray(windows.T)
+    first, second = np.triu_indices(len(rr_s) - 1, 1)
+    apart = np.abs(rr_s[first] - rr_s[second])  # templates of length 1, (pairs, n)
+    both = np.maximum(apart, np.abs(rr_s[first + 1] - rr_s[second + 1]))  # of length 2
+    least: list[Any] = [np.inf] * COSEN_MATCHES  # the nearest pairs of each window, in order; sorting all takes longer
+    for other in both:
+        for k, before in enumerate(least):
+            least[k], other = np.minimum(before, other), np.maximum(before, other)
+    tolerance = np.maximum(least[-1], COSEN_TOLERANCE_S)
+    matches, wider = (both <= tolerance).sum(axis=0), (apart <= tolerance).sum(axis=0)
+    return np.asarray(np.log(wider / matches * 2 * tolerance / windows.mean(axis=1)))
 
 
 def evidence_of(

@@ -3,8 +3,10 @@
     anyecg train-heads src/anyecg/weights/nano rr_rhythm
 
 Trained on crops of the beat annotations of patients of split train. Beats are dropped, added and moved, as detectors
-do; split val chooses the step and the temperature (arXiv 1706.04599). What makes an episode is chosen on split val and,
-among its equals there, on patients of split train, each scored by a network trained on the other half of them.
+do; split val chooses the step and the temperature (arXiv 1706.04599). Two networks answer together, and only one of
+them sees the entropy: what one takes for fibrillation in a patient unlike the others, the other may not. What makes an
+episode is chosen on split val and, among its equals there, on patients of split train, each scored by networks trained
+on the other half of them.
 
 Shapes: B crops, F features, N beats, D width.
 """
@@ -25,7 +27,7 @@ from torch import Tensor, nn
 
 from anyecg.codes import table
 from anyecg.heads import write_head
-from anyecg.models.export import quietly_exported
+from anyecg.models.export import OneRow, quietly_exported
 from anyecg.tasks.episodes import covered_until, seconds_of
 from anyecg.tasks.rhythm import (
     HEAD,
@@ -45,6 +47,9 @@ from anyecg.training.datasets import RHYTHM_DATABASES
 CROP_BEATS, LEAST_BEATS = 1024, 10
 DILATIONS = (1, 2, 4, 8, 16, 32, 64)
 WIDTH, KERNEL = 32, 5
+SEEN = (N_FEATURES - 1, N_FEATURES)
+"""How many of the features each network sees: the last of them is the entropy."""
+
 JOINS_S = (0.0, 10.0, 30.0)
 """Stretches of fibrillation nearer than one of these are joined; see `merits`."""
 
@@ -69,11 +74,13 @@ class RRNetwork(nn.Module):
 
     Residual dilated convolutions (arXiv 1803.01271, not causal): nothing depends on the length, so the answer at a beat
     depends on ``NETWORK_REACH_BEATS`` to either side alone. Where nothing is known, zeros stand, as beyond the ends.
+    Of the features it sees the first ``n_seen``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, n_seen: int = N_FEATURES) -> None:
         super().__init__()
-        self.first = nn.Conv1d(N_FEATURES, WIDTH, 1)
+        self.n_seen = n_seen
+        self.first = nn.Conv1d(n_seen, WIDTH, 1)
         self.spread = nn.ModuleList(
             nn.Conv1d(WIDTH, WIDTH, KERNEL, padding=KERNEL // 2 * dilation, dilation=dilation) for dilation in DILATIONS
         )
@@ -84,10 +91,22 @@ class RRNetwork(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Answer."""
-        hidden = self.first(features)  # (B, D, N)
+        hidden = self.first(features[:, : self.n_seen])  # (B, D, N)
         for spread, mix, norm in zip(self.spread, self.mix, self.norms, strict=True):
             hidden = hidden + mix(F.gelu(spread(norm(hidden))))
         return self.answer(F.gelu(hidden)).squeeze(1)  # (B, N)
+
+
+class Together(nn.Module):
+    """features (B, F, N) -> logit (B, N): the mean of networks that learned apart."""
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Answer."""
+        return torch.stack([network(features) for network in self.networks]).mean(dim=0)
 
 
 class Calibrated(nn.Module):
@@ -170,19 +189,36 @@ class RhythmSettings:
     seed: int = 0
 
 
+def train_together(
+    train: list[BeatSeries],
+    val: list[BeatSeries],
+    settings: RhythmSettings,
+    kept: Path | None = None,
+    progress: Callable[[str], None] = print,
+) -> Together:
+    """Train a network for each of `SEEN`, one after the other."""
+    networks = []
+    for n_seen in SEEN:
+        mine = kept.with_name(f"{kept.stem}-of-{n_seen}{kept.suffix}") if kept is not None else None
+        progress(f"a network that sees {n_seen} features")
+        networks.append(train_network(train, val, settings, mine, progress, n_seen))
+    return Together(networks)
+
+
 def train_network(
     train: list[BeatSeries],
     val: list[BeatSeries],
     settings: RhythmSettings,
     kept: Path | None = None,
     progress: Callable[[str], None] = print,
+    n_seen: int = N_FEATURES,
 ) -> RRNetwork:
     """Train; return the network of the step with the least loss on ``val``.
 
     With a file to keep its state in, an interrupted training goes on where it last looked at ``val``.
     """
     torch.manual_seed(settings.seed)
-    network, crops = RRNetwork(), Crops(train, settings.seed)
+    network, crops = RRNetwork(n_seen), Crops(train, settings.seed)
     warmup = min(50, settings.steps / 10)
     optimizer = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -223,7 +259,7 @@ def masked_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits[known], labels[known].to(logits.dtype))
 
 
-def logits_of(network: RRNetwork, one: BeatSeries) -> np.ndarray:
+def logits_of(network: nn.Module, one: BeatSeries) -> np.ndarray:
     """Return the logit at every beat of a recording (n_beats,)."""
     with torch.inference_mode():
         features = torch.from_numpy(rr_features(one.beats_s))[None]
@@ -311,12 +347,12 @@ def left_out_probabilities(
     kept: Path | None,
     progress: Callable[[str], None],
 ) -> list[np.ndarray]:
-    """Return the probability at every beat of ``train``, from a network that never saw the patient: two halves."""
+    """Return the probability at every beat of ``train``, from networks that never saw the patient: two halves."""
     half, found = halves(train), [np.empty(0)] * len(train)
     for k in range(2):
         mine = kept.with_name(f"{kept.stem}-without-{k}{kept.suffix}") if kept is not None else None
         rest = [one for one, of in zip(train, half, strict=True) if of != k]
-        network = train_network(rest, val, settings, mine, progress)
+        network = train_together(rest, val, settings, mine, progress)
         temperature = choose_temperature([logits_of(network, one) for one in val], val)
         for i in np.flatnonzero(half == k).tolist():
             found[i] = expit(logits_of(network, train[i]) / temperature)
@@ -407,7 +443,7 @@ def graph_of(network: nn.Module) -> bytes:
     """Export features (B, F, N) -> probability (B, N) as ONNX; N is free."""
     some = {"features": torch.zeros(1, N_FEATURES, CROP_BEATS)}
     shapes = ({2: torch.export.Dim("n_beats", min=2)},)
-    return bytes(quietly_exported(network, some, ["probability"], shapes).SerializeToString())
+    return bytes(quietly_exported(OneRow(network), some, ["probability"], shapes).SerializeToString())
 
 
 def train_head(
@@ -424,7 +460,7 @@ def train_head(
     train = load_series(data, splits_csv, "train", RHYTHM_DATABASES)
     val = load_series(data, splits_csv, "val", RHYTHM_DATABASES)
     progress(f"{len(train)} train records, {len(val)} val records")
-    network = train_network(train, val, settings, kept, progress)
+    network = train_together(train, val, settings, kept, progress)
     logits = [logits_of(network, one) for one in val]
     temperature = choose_temperature(logits, val)
     probabilities = [expit(logit / temperature) for logit in logits]
@@ -437,8 +473,9 @@ def train_head(
     snomed, name = table()[AF].snomed, table()[AF].name
     config: dict[str, Any] = {
         "kind": "rhythm",
-        "version": "2",
+        "version": "3",
         "labels": [{"code": AF, "snomed": snomed, "name": name, "kind": "rhythm", "threshold": rule.threshold}],
+        "n_features": N_FEATURES,
         "temperature": temperature,
         "join_s": rule.join_s,
         "evidence": _asked(rule),
