@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import detector
 import numpy as np
 from baselines.beat_features import BASELINES, fit_predict, raw_features
 
@@ -94,7 +95,7 @@ def _ours(
     if head is None:
         raise SystemExit("the checkpoint has no head 'beats': anyecg.training.beat_classes.train_beats writes it")
     decision = "".join(f"{name}{value:g}" for name, value in head.config["decision"].items())
-    kept = work / f"ours-{head.config['files'][f'{HEAD}.onnx'][:8]}-{decision}"
+    kept = work / f"ours-{head.config['files'][f'{HEAD}.onnx'][:8]}-{decision}-{detector.version()}"
     kept.mkdir(exist_ok=True)
     ways = ("ours", "ours, first lead alone", "ours, in cuts of 10 s", "ours, end to end")
     found: dict[str, Found] = {name: {} for name in ways}

@@ -15,6 +15,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import detector
 import numpy as np
 from baselines.rr_irregularity import COSEN_SPANS, RMSSD_BEATS, BoostedWindows, cosen, rmssd
 
@@ -72,7 +73,7 @@ def run(model: Model, data: Path, work: Path, progress: Callable[[str], None]) -
     }
     for name, make in _methods(head, val, data).items():
         of_head = file_sha256(head.path)[:8] if name in (OURS, ALONE) else ""
-        file = work / f"{re.sub('[^a-z]+', '-', name.lower())}{of_head}-{KEPT}.json"
+        file = work / f"{re.sub('[^a-z]+', '-', name.lower())}{of_head}-{detector.version()}-{KEPT}.json"
         if not file.is_file():
             method = make()
             measured = {title: _measure(method, series, beats) for title, series, beats in sets}
@@ -159,7 +160,7 @@ def _sets(
     yield "ltafdb, beats disturbed", days, [disturbed(one.beats_s, rng) for one in days]
     yield "nsrdb, reference beats", normal, [one.beats_s for one in normal]
     yield "mitdb DS2, reference beats", halves, [one.beats_s for one in halves]
-    kept = work / "our-beats.npz"
+    kept = work / f"our-beats-{detector.version()}.npz"
     if not kept.is_file():
         folder = prepare_databases(data, data / "splits.csv", model.checkpoint.preparation)
         corpus, fs_hz = Corpus(folder, "test", ("mitdb",)), model.checkpoint.preparation.fs_hz

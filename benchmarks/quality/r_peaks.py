@@ -11,12 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import detector
 import numpy as np
 from baselines.sqis import TOLERANCE_S, by_sleepecg, by_xqrs
 
-from anyecg import beat_check, beats
 from anyecg.analysis import analyze
-from anyecg.checkpoint import file_sha256
 from anyecg.engine import Model
 from anyecg.metrics import match_events, patient_bootstrap
 from anyecg.record import Record
@@ -42,7 +41,7 @@ def run(model: Model, data: Path, work: Path, progress: Callable[[str], None]) -
     noise = stress_noise(data, "test")
     counted: dict[str, dict[str, Found]] = {}
     for name in patients:
-        path = work / f"{name}-{_detector()}.json"
+        path = work / f"{name}-{detector.version()}.json"
         done: dict[str, Found] = json.loads(path.read_text()) if path.exists() else {}
         raw, at_s = read(name)[0], read_beats(data / BEATS_DATABASE / name)[0]
         for condition in ("clean", *(f"{kind} {snr_db} dB" for kind, snr_db in NOISES)):
@@ -66,11 +65,6 @@ def run(model: Model, data: Path, work: Path, progress: Callable[[str], None]) -
         },
         "worst": _worst(counted),
     }
-
-
-def _detector() -> str:
-    """Return what marks kept counts as this detector's."""
-    return "".join(file_sha256(Path(module.__file__ or ""))[:4] for module in (beats, beat_check))
 
 
 def _found(model: Model, record: Record) -> dict[str, np.ndarray]:
