@@ -68,3 +68,13 @@ def test_what_cannot_be_judged_is_not_judged() -> None:
     result = anyecg.analyze(flat)
     assert not result.quality.usable and result.anomaly is None and not result.beats
     assert result.findings and all(f.present is None for f in result.findings if f.source != "rules")
+
+
+def test_what_the_model_has_to_do_without_is_said(twelve: Result) -> None:
+    from anyecg.signals import Preparation, prepare
+
+    slow = prepare(twelve.record, Preparation(50.0, 0.05, 20.0)).with_(source_fs=None, gain_known=False)
+    warnings = "\n".join(anyecg.analyze(slow.pick(("I", "II"))).warnings)
+    assert "recorded at 50 Hz: nothing above 25 Hz is in it" in warnings
+    assert "the gain is unknown" in warnings
+    assert "recorded at" not in "\n".join(twelve.warnings) and "gain" not in "\n".join(twelve.warnings)

@@ -39,7 +39,7 @@ def model() -> Model:
 
 @pytest.fixture
 def run(model, monkeypatch, capsys) -> Callable[..., Done]:
-    monkeypatch.setattr("anyecg.engine.load", lambda name: model)
+    monkeypatch.setattr("anyecg.engine.load", lambda name, threads=None: model)
 
     def command(*arguments: object) -> Done:
         with pytest.raises(SystemExit) as end:

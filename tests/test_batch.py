@@ -1,6 +1,8 @@
 """Many files at once: folders and globs of mixed formats. A bad file is skipped, listed with its reason and counted."""
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -142,17 +144,106 @@ def test_what_cannot_be_opened_is_counted_not_lost(mixed: Path, run: Callable[..
     assert done.stderr.splitlines()[-1] == "error: 1 of 3 failed"
 
 
-@pytest.mark.parametrize("verb", ["info", "convert"])
+def test_a_stopped_batch_goes_on_where_it_was(mixed: Path, run: Callable[..., Done], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("analyze", mixed / "ward", "--out", out).code == 0
+    again = run("analyze", mixed / "ward", "--out", out)
+    assert again.code == 1 and "--force, or --resume" in again.stderr
+    (out / "c.json").unlink()  # stopped between the two reports of a file
+    kept = {path: path.stat().st_mtime_ns for path in out.iterdir() if path.stem != "c"}
+    again = run("analyze", mixed / "ward", "--out", out, "--resume")
+    assert again.code == 0, again.stderr
+    assert "2 of 3 have their reports already" in again.stderr and "1 report written" in again.stderr
+    assert sorted(path.name for path in out.glob("c.*")) == ["c.html", "c.json"]
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir() if path.stem != "c"} == kept
+    assert "0 reports written" in run("analyze", mixed / "ward", "--out", out, "--resume").stderr
+    for options in (["--resume"], ["--resume", "--out", out, "--json"]):
+        assert run("analyze", mixed / "ward", *options).code == 2
+
+
+def test_reports_below_the_folder_that_is_searched_are_no_recordings(mixed: Path, run: Callable[..., Done]) -> None:
+    ward, out = mixed / "ward", mixed / "ward" / "reports"
+    for options in ([], ["--force"]):
+        done = run("analyze", ward, "--out", out, "--tables", *options)
+        assert done.code == 0 and "3 reports written" in done.stderr
+    done = run("info", out / "b.json")
+    assert done.code == 1 and "b.json: a report of anyecg, expected samples" in done.stderr
+
+
+def test_an_empty_name_is_not_the_current_folder(mixed: Path, run: Callable[..., Done], monkeypatch) -> None:
+    monkeypatch.chdir(mixed / "ward")
+    done = run("info", "")
+    assert done.code == 1 and "an empty name" in done.stderr
+
+
+@pytest.fixture
+def odd_name(mixed: Path) -> Path:
+    """A recording whose name is no UTF-8: as files of older systems are named."""
+    path = Path(os.fsdecode(os.fsencode(mixed) + b"/Gr\xf6\xdfe.edf"))
+    try:
+        shutil.copy(mixed / "ward" / "b.edf", path)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    return path
+
+
+def test_reports_of_a_file_whose_name_is_no_utf8(odd_name: Path, run: Callable[..., Done], tmp_path: Path) -> None:
+    done = run("analyze", odd_name, odd_name.with_name("a.hea"), "--out", tmp_path / "out")
+    assert done.code == 0, done.stderr
+    (stored,) = (tmp_path / "out").glob("G*.json")
+    assert json.loads(stored.read_text())["path"] == str(odd_name)  # escaped, and so read back as it is
+    for suffix in (".json", ".png"):
+        assert run("analyze", odd_name, "--report", tmp_path / f"report{suffix}").code == 0
+    assert json.loads((tmp_path / "report.json").read_text())["record"]["id"] == odd_name.stem
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".hea", ".parquet", ".json"])
+def test_half_a_surrogate_in_a_lead_name_can_be_converted(
+    suffix: str, run: Callable[..., Done], tmp_path: Path
+) -> None:
+    content = {"fs_hz": 250, "unit": "mV", "leads": ["II", "x\ud800"], "signal": [[0.0, 1.0] * 500, [1.0, 0.0] * 500]}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    assert run("convert", tmp_path / "a.json", tmp_path / f"b{suffix}").code == 0
+    assert anyecg.readers.read(tmp_path / f"b{suffix}").leads == ("II", "x?")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".csv", ".parquet"])
+def test_embeddings_of_it(suffix: str, odd_name: Path, run: Callable[..., Done], tmp_path: Path) -> None:
+    done = run("embed", odd_name, "-o", tmp_path / f"rows{suffix}")
+    assert done.code == 0, done.stderr
+
+
+def test_a_full_disk_is_told_with_the_file(mixed: Path, run: Callable[..., Done], tmp_path: Path, monkeypatch) -> None:
+    def full(self: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def refuse(self: Path, *arguments: object, **options: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    done = run("embed", mixed / "a.hea", "-o", tmp_path / "rows.npz")
+    assert done.code == 1
+    assert done.stderr.endswith(
+        "rows.npz: cannot be written (No space left on device). Check the folder, its rights and the free space.\n"
+    )
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    done = run("analyze", mixed / "a.hea", "--out", tmp_path / "out")
+    assert done.code == 1 and "out: the folder cannot be made (Read-only file system). Check" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["info", "convert", "restore"])
 def test_units_are_corrected_only_if_asked_for(verb: str, tmp_path: Path, run: Callable[..., Done]) -> None:
     t = np.arange(5000) / 500
     lead = 1500 * np.exp(-(((t % 0.8 - 0.4) / 0.01) ** 2)) + np.random.default_rng(0).normal(0, 8, 5000)  # uV
     source = tmp_path / "a.csv"
     np.savetxt(source, lead, header="II [mV]", comments="")
-    outputs = [] if verb == "info" else [tmp_path / "b.csv", "--force"]
-    options = ["--fs", 500, *outputs]
+    outputs = {"info": [], "convert": [tmp_path / "b.csv"], "restore": ["-o", tmp_path / "b.csv", "--leads", "V5"]}[
+        verb
+    ]
+    options = ["--fs", 500, *outputs, *(["--force"] if outputs else [])]
     warned, fixed = run(verb, source, *options), run(verb, source, "--fix-units", *options)
     assert (warned.code, fixed.code) == (0, 0)
     assert "--fix-units" in warned.stdout + warned.stderr
     assert "as asked for" in fixed.stdout + fixed.stderr
-    if verb == "convert":
-        assert 1 < np.ptp(anyecg.readers.read(tmp_path / "b.csv").signal) < 2
+    if outputs:
+        assert 1 < np.ptp(anyecg.readers.read(tmp_path / "b.csv").pick(("II",)).signal) < 2.5

@@ -72,6 +72,12 @@ print(*sorted({{name.split(".")[0] for name in sys.modules}}), file=sys.stderr)
     assert not set(done.stderr.split()) & {"torch", "numpy", "scipy", "onnxruntime", "matplotlib", "wfdb"}
 
 
+def test_help_lists_what_is_used_daily_first() -> None:
+    lines = run("--help").stdout.split("Commands:")[1].splitlines()
+    verbs = [line.split()[0] for line in lines if line[:3].strip()]
+    assert verbs[:2] == ["analyze", "info"] and verbs.index("models") < verbs.index("train-tokenizer")
+
+
 def test_help_says_it_is_no_medical_device() -> None:
     assert "Not a medical device" in run("--help").stdout
 
@@ -481,7 +487,7 @@ def test_restore_replaces_a_named_lead_or_fills_its_gaps(dicom_file: Path, tmp_p
     assert np.abs(whole[kept] - prepared.signal[row, kept]).max() > 0.01
 
 
-@pytest.mark.parametrize("which", [[], ["--leads", "V3", "--auto"]])
+@pytest.mark.parametrize("which", [[], ["--leads", ""], ["--leads", "V3", "--auto"]])
 def test_restore_wants_to_know_which_leads(dicom_file: Path, tmp_path: Path, which: list[str]) -> None:
     done = run("restore", dicom_file, "-o", tmp_path / "out.csv", *which)
     assert is_one_line_error(done, 2)

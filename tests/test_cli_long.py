@@ -38,7 +38,13 @@ def test_tables_of_a_recording(demo_folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [(["--tables"], "--out"), (["--follow", "--every", "0"], "--every"), (["--follow", "--out", "x"], "one file")],
+    [
+        (["--tables"], "--out"),
+        (["--follow", "--every", "0"], "--every"),
+        (["--follow", "--out", "x"], "one file"),
+        (["--follow", "--start", "1"], "as it comes"),
+        (["--follow", "--fix-units"], "as it comes"),
+    ],
 )
 def test_options_that_do_not_fit(demo_folder: Path, options: list[str], said: str) -> None:
     files = [demo_folder] if "one file" in said else [demo_folder / "toy_ecg.csv"]

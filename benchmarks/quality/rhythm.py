@@ -18,12 +18,13 @@ from baselines.mobilevit import MobileViT
 from baselines.training import TrainSettings, Waves, fit_network, predict, to_waves
 from baselines.xresnet import XResNet
 from scored import (
+    SHIPPED,
     Fit,
     Own,
     Scores,
     fit_all,
+    folder_of,
     full_settings,
-    kept_in,
     kept_scores,
     linear_settings,
     mean_difference,
@@ -35,10 +36,10 @@ from scored import (
 
 from anyecg.engine import Model
 from anyecg.metrics import calibration_error, f1_score, macro_auroc
+from anyecg.tasks.arrhythmia import to_probability
 from anyecg.training.calibrate import calibrate
 from anyecg.training.datasets import Corpus, prepare_databases
 from anyecg.training.examples import Example
-from anyecg.training.fit_head import to_probability
 
 CLASSES = ("N", "A", "O", "~")
 N_SCORED = 3
@@ -47,7 +48,6 @@ N_SCORED = 3
 CODES = ("SR", "AFIB", "OTHER", "NOISE")
 """What the classes are called in a head that ships."""
 
-SHIPPED = "AnyECG, the head that ships"
 LINEAR, TUNED = "AnyECG, frozen, linear head", "AnyECG, fine-tuned"
 RAW_LINEAR = "the same encoder untrained, linear head"
 INCEPTION, XRESNET, MOBILEVIT = "InceptionTime, 16 filters", "xresnet1d50", "MobileViT-like + ECA + LSTM"
@@ -83,6 +83,7 @@ class Task:
             for split, corpus in self.corpora.items()
         }
         self.own = Own(model, work, {split: partial(self.examples, split) for split in self.corpora}, data)
+        self.folder_of = partial(folder_of, model, work, CODES, OWN)
 
     def patients(self, split: str) -> np.ndarray:
         """Return each record's patient; they are not known: every record counts as one."""
@@ -173,16 +174,11 @@ def fitted(task: Task, fit: Fit) -> Scores:
     )
 
 
-def folder_of(model: Model, work: Path, fit: Fit) -> Path:
-    """Return where a fit is kept: apart for each checkpoint, or head that ships, if it stands on one."""
-    return kept_in(work, model, fit.line in OWN, shipped_head(model, CODES) if fit.line == SHIPPED else None)
-
-
 def run(model: Model, data: Path, work: Path, progress: Callable[[str], None]) -> dict[str, Any]:
     """Fit what is missing, in order of importance; measure everything there is."""
     torch.set_num_threads(1)
     task = Task(model, data, work, progress)
-    kept, missing = fit_all(plan(model), partial(folder_of, model, work), partial(fitted, task), progress)
+    kept, missing = fit_all(plan(model), task.folder_of, partial(fitted, task), progress)
     return measured(task, kept, missing)
 
 

@@ -32,6 +32,8 @@ from anyecg.training.probe import lead_means
 Scores = dict[str, np.ndarray]
 Metric = Callable[[np.ndarray, np.ndarray], float]
 
+SHIPPED = "AnyECG, the head that ships"
+
 VIEWS = 3
 LEAST_STEPS = 200
 """A linear head of few records is fitted for more epochs, until there are so many steps."""
@@ -81,6 +83,11 @@ def still_missing(fits: list[Fit]) -> list[str]:
     """Say in words what was not fitted: a line and a fraction once, and how many fits of it."""
     counts = Counter((fit.line, fit.fraction) for fit in fits)
     return [f"{line}, {fraction} of the labels: {n}" for (line, fraction), n in counts.items()]
+
+
+def folder_of(model: Model, work: Path, codes: tuple[str, ...], own: tuple[str, ...], fit: Fit) -> Path:
+    """Return where a row keeps a fit that tells some codes; ``own`` are the lines that stand on the checkpoint."""
+    return kept_in(work, model, fit.line in own, shipped_head(model, codes) if fit.line == SHIPPED else None)
 
 
 def kept_in(work: Path, model: Model, own: bool, head: Head | None) -> Path:

@@ -19,13 +19,14 @@ from baselines.mobilevit import MobileViT
 from baselines.training import TrainSettings, Waves, fit_network, predict, to_waves
 from baselines.xresnet import XResNet
 from scored import (
+    SHIPPED,
     Fit,
     Own,
     Scores,
     drawn,
     fit_all,
+    folder_of,
     full_settings,
-    kept_in,
     kept_scores,
     lead_means_of,
     linear_settings,
@@ -42,12 +43,12 @@ from anyecg.leads import STANDARD_LEADS
 from anyecg.metrics import auroc, average_precision, calibration_error, macro_auroc
 from anyecg.models.encoder import Encoder
 from anyecg.record import Record
+from anyecg.tasks.arrhythmia import to_probability
 from anyecg.training.calibrate import calibrate
 from anyecg.training.datasets import SUPERCLASSES, Corpus, Entry, prepare_databases
 from anyecg.training.examples import Example
-from anyecg.training.finetune import known_macro_auroc
-from anyecg.training.fit_head import to_probability
 from anyecg.training.forests import ForestSettings, RandomSettings, fit_forests, forest_scores
+from anyecg.training.label_scores import known_macro_auroc
 from anyecg.training.probe import fit_probe, superclass_labels
 from anyecg.training.trees import ENOUGH_TO_BOOST, weighed
 
@@ -64,7 +65,6 @@ OTHERS = {"cinc2021 (CPSC 2018)": ("NORM", "CD"), "ludb": ("NORM", "CD", "HYP")}
 
 PROBE, LINEAR, TUNED = "AnyECG, frozen, linear probe", "AnyECG, frozen, linear head", "AnyECG, fine-tuned"
 RAW_PROBE, RAW_TUNED = "the same encoder untrained, linear probe", "the same encoder untrained, all trained"
-SHIPPED = "AnyECG, the head that ships"
 WITH_TREES = "AnyECG, frozen, linear head with trees"
 TREES = "the trees of it alone"
 INCEPTION, XRESNET, MOBILEVIT = "InceptionTime", "xresnet1d101", "MobileViT-like + ECA + LSTM"
@@ -121,6 +121,7 @@ class Task:
             self.corpora[name], self.entries[name] = whole[0], chosen
             self.labels[name] = np.array([known[e.record] for e in chosen], dtype=np.float32)
         self.own = Own(model, work, {name: partial(self.examples, name) for name in self.entries}, data)
+        self.folder_of = partial(folder_of, model, work, SUPERCLASSES, OWN)
 
     def patients(self, name: str) -> np.ndarray:
         """Return each record's patient."""
@@ -253,7 +254,7 @@ def _with_trees(task: Task, fit: Fit, rows: np.ndarray, further: list[str]) -> S
     if fit.line == TREES:
         return trees
     linear = Fit(LINEAR, fit.fraction, fit.draw, fit.seed)
-    network = kept_scores(folder_of(task.model, task.work, linear) / linear.file, partial(fitted, task, linear))
+    network = kept_scores(task.folder_of(linear) / linear.file, partial(fitted, task, linear))
     weight = weighed(network["val"], trees["val"], task.labels["val"], False)["tree_weight"]
     return {name: network[name] + weight * trees[name] for name in names}
 
@@ -269,16 +270,11 @@ def _logistic(task: Task, x: Scores, rows: np.ndarray, further: list[str]) -> Sc
     return dict(zip(names, np.split(probe.scores, ends), strict=True))
 
 
-def folder_of(model: Model, work: Path, fit: Fit) -> Path:
-    """Return where a fit is kept: apart for each checkpoint, or head that ships, if it stands on one."""
-    return kept_in(work, model, fit.line in OWN, shipped_head(model, SUPERCLASSES) if fit.line == SHIPPED else None)
-
-
 def run(model: Model, data: Path, work: Path, progress: Callable[[str], None]) -> dict[str, Any]:
     """Fit what is missing, in order of importance; measure everything there is."""
     torch.set_num_threads(1)
     task = Task(model, data, work, progress)
-    kept, missing = fit_all(plan(model), partial(folder_of, model, work), partial(fitted, task), progress)
+    kept, missing = fit_all(plan(model), task.folder_of, partial(fitted, task), progress)
     return measured(task, kept, missing)
 
 

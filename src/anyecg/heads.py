@@ -84,12 +84,21 @@ def head_names(checkpoint: Path) -> list[str]:
 
 
 def head_config(checkpoint: Path, name: str) -> dict[str, Any]:
-    """Return what a head says of itself; its files are not checked."""
+    """Return what a head says of itself; its graph is not checked.
+
+    Raises
+    ------
+    CheckpointError
+        The JSON is damaged, or there is none.
+    """
     path = checkpoint / FOLDER / f"{name}.json"
     try:
-        return dict(json.loads(path.read_text()))
+        config = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: {error!r}. Take the checkpoint anew from its source.") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: {config!r:.40}, expected an object. Take the checkpoint anew from its source.")
+    return config
 
 
 def open_head(checkpoint: Path, name: str) -> Head | None:
@@ -103,10 +112,10 @@ def open_head(checkpoint: Path, name: str) -> Head | None:
     path = checkpoint / FOLDER / f"{name}.json"
     if not path.is_file():
         return None
+    config = head_config(checkpoint, name)
     try:
-        config = json.loads(path.read_text())
-        wanted, found = config["files"][f"{name}.onnx"], file_sha256(path.with_suffix(".onnx"))
-    except (OSError, json.JSONDecodeError, KeyError) as error:
+        wanted, found = str(config["files"][f"{name}.onnx"]), file_sha256(path.with_suffix(".onnx"))
+    except (OSError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: {error!r}. Take the checkpoint anew from its source.") from error
     if wanted != found:
         raise CheckpointError(

@@ -8,6 +8,7 @@ episodes and the overview for the whole.
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from threading import Thread
@@ -33,6 +34,9 @@ from anyecg.tasks.long import summarize, window_surprise
 from anyecg.tasks.rhythm import HEAD as RHYTHM_HEAD
 from anyecg.tasks.rhythm import find_episodes
 from anyecg.tokens import Tokens
+
+LEAST_FS_HZ = 100.0
+"""The lowest rate at which a diagnosis was measured (row ``robustness_probe`` of the benchmarks)."""
 
 BEAT_PIECES = 10
 """Pieces whose beats are found together. A detector that begins anew each minute learns anew each minute, at times
@@ -309,8 +313,14 @@ class Stream:
 
 def open_all(model: Model) -> None:
     """Begin to open every graph and head that an analysis needs, and to import the detector of beats beside them."""
-    Thread(target=import_detector, name="anyecg-imports").start()
+    Thread(target=_import_ahead, name="anyecg-imports").start()
     model.open_graphs((BEATS_HEAD, RHYTHM_HEAD, *record_head_names(model)))
+
+
+def _import_ahead() -> None:
+    # Two threads may begin to import one library; who then meets half of it tries again when it is needed, and is heard.
+    with suppress(ImportError, AttributeError):
+        import_detector()
 
 
 def _part(found: Detected, peaks_s: np.ndarray, piece: Piece) -> Detected:
@@ -383,6 +393,12 @@ def _cautions(record: Record, duration_s: float, model: Model, quality: Quality)
     unknown = [name for name in record.leads if name not in model.checkpoint.lead_names]
     if unknown:
         cautions.append(f"leads not in the training data, taken as unknown leads: {', '.join(unknown)}")
+    recorded_hz = record.source_fs or record.fs
+    if recorded_hz < LEAST_FS_HZ:
+        cautions.append(
+            f"recorded at {recorded_hz:g} Hz: nothing above {recorded_hz / 2:g} Hz is in it, and no answer was measured at "
+            f"less than {LEAST_FS_HZ:g} Hz"
+        )
     if not record.gain_known:
         cautions.append("the gain is unknown: shapes and times hold, millivolts do not")
     block_s = model.checkpoint.grid.block_samples / model.checkpoint.grid.fs_hz

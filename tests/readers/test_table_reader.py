@@ -9,6 +9,8 @@ from anyecg.errors import ReadError
 from anyecg.leads import STANDARD_LEADS
 from anyecg.readers import read
 from anyecg.readers.tabular import tables
+from anyecg.record import Record
+from anyecg.writers import write
 
 WAVE = np.round(np.sin(np.arange(400) / 20), 4)
 
@@ -39,6 +41,19 @@ def test_delimiters(tmp_path, delimiter, comma):
 def test_encodings(tmp_path, encoding):
     path = save(tmp_path, "\n".join(["I [µV],II [µV]", *rows()]), encoding=encoding)
     assert read(path, fs=100).signal[0] == pytest.approx(WAVE / 1000, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("header", "lead"), [("Lead II", "II"), ("ECG lead V5", "V5"), ("Ada Lovelace", "lead1"), ("my strip", "lead1")]
+)
+def test_words_above_one_column_are_a_lead_if_they_name_one(tmp_path, header, lead):
+    path = save(tmp_path, "\n".join([header, *(f"{a:.4f}" for a in WAVE)]))
+    assert read(path, fs=100, unit="mV").leads == (lead,)
+
+
+def test_our_own_table_of_one_lead_keeps_a_name_of_two_words(tmp_path):
+    write(Record(WAVE[None].astype(np.float32), 100.0, ("left wrist",)), tmp_path / "own.csv")
+    assert read(tmp_path / "own.csv").leads == ("left wrist",)
 
 
 def test_rate_and_unit_are_asked_for(tmp_path):
@@ -362,7 +377,7 @@ def test_what_is_no_number_is_refused_by_both(tmp_path: Path, cell: str) -> None
 
 
 @pytest.mark.parametrize("n_gap", [0, 30_000])
-def test_a_long_text_is_not_cut_into_lines(tmp_path: Path, n_gap: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_text_is_not_cut_into_lines(tmp_path: Path, n_gap: int) -> None:
     """Numbers that begin beyond the head, after a long gap, or with a comment in between, are all found."""
     rows = ["nan,nan"] * n_gap + [f"{i},{-i}" for i in range(20_000)]
     rows[-5:-5] = ["# a remark, 5"]

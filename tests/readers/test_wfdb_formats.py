@@ -9,7 +9,6 @@ from anyecg.errors import ReadError
 from anyecg.readers.wfdb import files
 
 BITS = {8: 8, 16: 16, 24: 24, 32: 32, 61: 16, 80: 8, 160: 16, 212: 12, 310: 10, 311: 10}
-PACKED = (212, 310, 311)
 
 
 def encode(counts: np.ndarray, fmt: int, n_signals: int = 1) -> bytes:

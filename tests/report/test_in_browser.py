@@ -81,7 +81,7 @@ def test_scale_holds_on_a_small_screen(opened):
     assert page.evaluate("document.documentElement.scrollWidth") <= 400  # the figure scrolls, not the page
 
 
-def test_print_keeps_the_first_page_together_and_the_scale(opened, tmp_path):
+def test_print_keeps_the_first_page_together_and_the_scale(opened):
     page, _, _ = opened
     content = page.pdf(prefer_css_page_size=True)
     assert content.count(b"/Type /Page\n") + content.count(b"/Type /Page>") + content.count(b"/Type /Page ") <= 6

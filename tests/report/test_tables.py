@@ -138,6 +138,6 @@ def test_the_section_lists_st_hrv_and_quality(day: Result, twelve: Result) -> No
     assert moving_most(np.empty((0, 0))) is None and moving_most(np.full((2, 5), 1.0)) is None
 
 
-def test_a_trend_of_nothing_is_drawn(day: Result) -> None:
+def test_a_trend_of_nothing_is_drawn() -> None:
     empty = summarize(np.array([1.0, 2.0]), 1200.0, leads=("II",), st_mv=np.full((1, 20), np.nan))
     assert "heart rate" in day_picture(empty) and "NaN" not in day_picture(empty)

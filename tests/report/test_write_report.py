@@ -2,6 +2,7 @@ import json
 import os
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from anyecg.errors import WriteError
@@ -97,3 +98,9 @@ def test_sparkline_follows_the_beats(twelve):
     assert len(line) == 60
     assert line.count("█") + line.count("▇") >= 4
     assert set(line) <= set("▁▂▃▄▅▆▇█")
+
+
+def test_what_filters_leave_of_a_constant_is_drawn_flat(twelve):
+    dust = np.random.default_rng(0).normal(0, 1e-7, twelve.prepared.signal.shape).astype(np.float32)
+    flat = replace(twelve, prepared=twelve.prepared.with_(signal=dust))
+    assert set(sparkline(flat, "II")) == {"▁"}

@@ -174,7 +174,7 @@ def test_a_batch_has_its_shares_and_no_patient_outvotes_the_others() -> None:
 
 
 @pytest.mark.data
-def test_real_records_are_loaded_by_split(root: Path, monkeypatch, tmp_path: Path) -> None:
+def test_real_records_are_loaded_by_split(root: Path, tmp_path: Path) -> None:
     data = root / "data"
     if not (data / "mitdb").is_dir() or not (data / "splits.csv").is_file():
         pytest.skip("needs data/mitdb and data/splits.csv")

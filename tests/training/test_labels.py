@@ -32,6 +32,15 @@ def test_one_label_a_record_and_a_byte_order_mark(tmp_path: Path) -> None:
     assert table.rows[0].patient == "a"  # every file is a patient of its own
 
 
+def test_what_table_programs_add_is_left_out(tmp_path: Path) -> None:
+    """Row numbers in a column without a name, blanks, a comma at the end, blank lines, lines cut short."""
+    table = read_labels(written(tmp_path, ",file, label ,split,\n0,a, N,train,\n1,b,AF ,val,\n\n2,c,N \n,,,,\n"))
+    assert table.names == ("AF", "N") and [row.split for row in table.rows] == ["train", "val", "train"]
+    assert [row.file.name for row in table.rows] == ["a", "b", "c"]
+    table = read_labels(written(tmp_path, ",file,AF,split\n0,a,1,train\n7,b,,val\n"))
+    assert table.names == ("AF",)
+
+
 def test_without_splits_patients_stay_together_and_a_second_run_splits_alike(tmp_path: Path) -> None:
     lines = [f"{i},p{i // 3},{'AN'[i % 2]}" for i in range(300)]
     path = written(tmp_path, "\n".join(["file,patient,label", *lines]))
@@ -57,6 +66,7 @@ def test_without_splits_patients_stay_together_and_a_second_run_splits_alike(tmp
         ("file,AF,patient,split\na,1,p,train\nb,0,p,val\n", "patient p is in train and in val"),
         ("file,AF,split\na,1,train\nb,0,train\n", "no record in split val"),
         ("file,AF\n,1\n", "line 2: no file name"),
+        ("file,AF\na,1\n\nb,0,1\n", "line 4: 3 cells, expected 2 as in the header"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, text: str, said: str) -> None:

@@ -401,7 +401,7 @@ def test_the_verb_writes_a_page_and_replaces_none(tiny_checkpoint, tmp_path):
 
 
 @pytest.mark.data
-def test_the_real_marks_lie_on_the_real_signals(database, tiny_checkpoint, tmp_path, root):
+def test_the_real_marks_lie_on_the_real_signals(database, tiny_checkpoint, tmp_path):
     """LUDB, six patients: fragments marked with a QRS peak are steeper than those marked without any wave."""
     source = database("ludb")
     (tmp_path / "ludb").symlink_to(source, target_is_directory=True)

@@ -44,7 +44,7 @@ def test_lagged_covariances_are_those_of_shifted_signals():
     np.testing.assert_allclose(lagged_covariance(with_gap, 4), found, atol=0.1)
 
 
-def test_the_mixture_tells_two_kinds_of_chests_apart(blocks, lagged):
+def test_the_mixture_tells_two_kinds_of_chests_apart(lagged):
     mixture = fit_mixture(lagged, 2)
     assert mixture.lagged.shape == (2, N_LAGS, 8, 8)
     assert mixture.share.sum() == pytest.approx(1)

@@ -17,7 +17,7 @@ from scipy.signal import resample_poly
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anyecg.training.fit_head import to_probability
+from anyecg.tasks.arrhythmia import to_probability
 
 FS_HZ, PREPARED_FS_HZ = 100, 300
 

@@ -4,7 +4,9 @@ Results go to standard output, everything else to standard error. Exit codes: 0 
 the data; 2 wrong usage; 130 interrupted; 141 the reader of our output went away.
 """
 
+# Each registers its verbs, and --help lists them in this order: those of daily use first.
+# isort: off
 import anyecg.cli.analyze
-import anyecg.cli.training
-import anyecg.cli.verbs  # noqa: F401  # each registers its verbs
+import anyecg.cli.verbs
+import anyecg.cli.training  # noqa: F401
 from anyecg.cli.program import app as app

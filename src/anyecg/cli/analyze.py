@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anyecg.cli.files import Batch, check_output, output_names, write_whole
+from anyecg.cli.files import Batch, check_output, encoded, make_folder, output_names, write_whole
 from anyecg.cli.printing import only_json_on_stdout, print_json, say, to_json
 from anyecg.cli.program import (
     AsJson,
@@ -61,22 +61,34 @@ def analyze(
     start: Start = None,
     end: End = None,
     force: Force = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="With --out: leave alone what has its reports; write the others.")
+    ] = False,
 ) -> None:
     """Report on recordings of any length.
 
     Signal quality, heart rate and rhythm figures, episodes, and how far a recording lies from normal ones. Without
     options a readable summary is printed. A file of more than ten minutes is read in stretches: memory does not grow
-    with its length. With --report or --out an analysis that was stopped is taken up again by the same command.
+    with its length. With --report or --out the analysis of a long file that was stopped is taken up again by the same
+    command; of many files, add --resume.
     """
-    batch = Batch(files)
+    batch = Batch(files, out)
     if batch.many and (report is not None or state is not None or follow):
         raise ValueError("--report, --state and --follow are for one file; for several give a folder with --out")
+    if follow and (fix_units or (start, end, state) != (None, None, None)):
+        raise ValueError(
+            "--follow takes a recording as it comes: it goes without --start, --end, --fix-units and --state"
+        )
     if tables and out is None:
         raise ValueError("--tables goes with --out FOLDER")
+    if resume and (out is None or as_json):
+        raise ValueError("--resume goes with --out FOLDER, and without --json: the list would not be complete")
     if report is not None:
         check_output(report, force, [".html", ".png", ".json"])
     suffixes = (".html", ".json", *(TABLES if tables else ()))
-    names = output_names(batch.files, out, force, suffixes) if out else {}
+    names = output_names(batch.files, out, force or resume, suffixes) if out else {}
+    if resume and out:
+        batch.leave([p for p in batch.files if all((out / f"{names[p]}{suffix}").exists() for suffix in suffixes)])
 
     if workers > 1 and not (as_json or out):
         raise ValueError("--workers goes with --out FOLDER or --json: summaries of several files would mingle")
@@ -92,7 +104,7 @@ def analyze(
         out=out,
         names=names,
         tables=tables,
-        force=force,
+        force=force or resume,  # of a file that has not all of its reports, those it has
         many=batch.many,
         as_json=as_json,
     )
@@ -134,10 +146,10 @@ class _Analysis:
         if self.report is not None:
             write_report(result, self.report, force=self.force)
         if self.out is not None:
-            self.out.mkdir(parents=True, exist_ok=True)  # not before there is something to write
+            make_folder(self.out)  # not before there is something to write
             stem = self.out / self.names[path]
             write_report(result, Path(f"{stem}.html"), force=self.force)
-            write_whole(Path(f"{stem}.json"), to_json(document).encode())
+            write_whole(Path(f"{stem}.json"), encoded(to_json(document)))
             for suffix in TABLES if self.tables else ():
                 write_whole(Path(f"{stem}{suffix}"), _table(result, suffix))
         if not self.as_json and not (self.out and self.many):

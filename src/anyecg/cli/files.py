@@ -31,10 +31,10 @@ class Batch:
     """The files a command names.
 
     One file: its error is the command's error. Several, a folder or a glob (``many``): a bad one is reported, skipped
-    and counted, and the command ends with exit code 1.
+    and counted, and the command ends with exit code 1. A folder is not searched in ``out``, where reports go.
     """
 
-    def __init__(self, patterns: list[str]) -> None:
+    def __init__(self, patterns: list[str], out: Path | None = None) -> None:
         from anyecg.readers import find_files
 
         first = Path(patterns[0])
@@ -43,13 +43,24 @@ class Batch:
         found: dict[Path, None] = {}  # a set that keeps the order
         for pattern in patterns:
             try:
-                found |= dict.fromkeys(find_files([pattern]))
+                here = find_files([pattern])
+                if out is not None and Path(pattern).resolve() in out.resolve().parents:
+                    here = [path for path in here if out.resolve() not in path.resolve().parents]
+                found |= dict.fromkeys(here)
             except (AnyECGError, OSError) as error:
                 self.n_asked += 1
                 self._count(error, pattern)
         self.files = list(found)
         self.many = self.many or len(self.files) > 1  # one archive, or HDF5 file, of several recordings
         self.n_asked += len(self.files)
+
+    def leave(self, files: list[Path]) -> None:
+        """Leave files out, and say how many."""
+        left = set(files)
+        self.files = [path for path in self.files if path not in left]
+        self.n_asked -= len(files)
+        if files:
+            say(f"{len(files)} of {len(files) + len(self.files)} have their reports already: left alone")
 
     def run(self, work: Callable[[Path], T], *, streams: bool = False, n_workers: int = 1) -> list[T]:
         """Return what work returns for each good file.
@@ -125,11 +136,15 @@ def output_names(files: list[Path], folder: Path, force: bool, suffixes: tuple[s
         names[path] = name
     for name in names.values() if folder.exists() else ():
         for suffix in suffixes:
-            check_output(folder / f"{name}{suffix}", force)
+            check_output(
+                folder / f"{name}{suffix}", force, way_out="Overwrite with --force, or --resume what is missing."
+            )
     return names
 
 
-def check_output(path: Path, force: bool, suffixes: list[str] | None = None) -> None:
+def check_output(
+    path: Path, force: bool, suffixes: list[str] | None = None, way_out: str = "Overwrite it with --force."
+) -> None:
     """Refuse an output path before any work is done."""
     if suffixes and path.suffix.lower() not in suffixes:
         raise ValueError(f"{path}: suffix {path.suffix!r}, expected {' or '.join(suffixes)}")
@@ -139,17 +154,51 @@ def check_output(path: Path, force: bool, suffixes: list[str] | None = None) -> 
     if path.is_dir():
         raise WriteError(f"{path}: is a folder, expected the path of a file. Give one.")
     if path.exists() and not force:
-        raise WriteError(f"{path}: exists, expected a new file. Overwrite it with --force.")
+        raise WriteError(f"{path}: exists, expected a new file. {way_out}")
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: first under a hidden name beside it."""
+    """Write a file whole or not at all: first under a hidden name beside it.
+
+    Raises
+    ------
+    WriteError
+        There is no room, or no right.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        try:
+            part.write_bytes(content)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WriteError(
+            f"{path}: cannot be written ({reason}). Check the folder, its rights and the free space."
+        ) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, if it is not there.
+
+    Raises
+    ------
+    WriteError
+        There is no room, or no right.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WriteError(
+            f"{path}: the folder cannot be made ({reason}). Check its place, rights and free space."
+        ) from error
+
+
+def encoded(text: str) -> bytes:
+    r"""Return text as UTF-8; bytes of a file's name that are none become ``\udcXX``, as on standard output."""
+    return text.encode(errors="backslashreplace")
 
 
 def write_npz(path: Path, arrays: dict[str, Any]) -> None:
@@ -165,7 +214,7 @@ def write_csv(path: Path, header: list[str], rows: list[list[Any]]) -> None:
     """Write rows as a ``.csv`` file."""
     content = io.StringIO(newline="")
     csv.writer(content).writerows([header, *rows])
-    write_whole(path, content.getvalue().encode())
+    write_whole(path, encoded(content.getvalue()))
 
 
 def write_parquet(path: Path, columns: dict[str, list[str]], name: str, vectors: "np.ndarray") -> None:
@@ -174,8 +223,9 @@ def write_parquet(path: Path, columns: dict[str, list[str]], name: str, vectors:
     import pyarrow.parquet as pq
 
     lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+    texts = {key: [encoded(value).decode() for value in values] for key, values in columns.items()}
     content = io.BytesIO()
-    pq.write_table(pa.table({**columns, name: lists}), content, compression="zstd")
+    pq.write_table(pa.table({**texts, name: lists}), content, compression="zstd")
     write_whole(path, content.getvalue())
 
 

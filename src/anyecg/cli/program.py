@@ -81,6 +81,7 @@ ModelName = Annotated[str, typer.Option("--model", help="Name of a model, or a c
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document: a list if several files were asked for.")
 ]
+AsOneJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Workers = Annotated[
     int, typer.Option("--workers", min=1, help="Files at a time, each in a process with its share of the cores.")
 ]

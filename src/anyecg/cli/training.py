@@ -7,11 +7,11 @@ import typer
 
 from anyecg.cli.files import check_output, write_whole
 from anyecg.cli.printing import only_json_on_stdout, print_json, say
-from anyecg.cli.program import AsJson, Force, app, need_training
+from anyecg.cli.program import AsOneJson, Force, app, need_training
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML recipe, such as recipes/nano_cpu.toml.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe: tokenizer.steps=100 seed=1")
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe: tokenizer.steps=100 seed=1")
 ]
 
 
@@ -105,7 +105,7 @@ def finetune(
     trees: Annotated[
         bool, typer.Option("--trees/--no-trees", help="Trees on measured features beside the network; val weighs them.")
     ] = True,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Of all that is drawn at random.")] = 0,
     force: Force = False,
 ) -> None:
     """Fit a head to labelled files of any format, and write a checkpoint that has it.
@@ -139,9 +139,7 @@ def finetune(
 @app.command("train-heads")
 def train_heads(
     checkpoint: Annotated[Path, typer.Argument(metavar="FOLDER", help="A checkpoint folder.")],
-    heads: Annotated[
-        list[str] | None, typer.Argument(metavar="[HEAD]...", help="Default: all that ship with nano.")
-    ] = None,
+    heads: Annotated[list[str] | None, typer.Argument(metavar="HEAD", help="Default: all that ship with nano.")] = None,
     data: Annotated[Path, typer.Option("--data", help="Folder of the restored databases.")] = Path("data"),
     splits: Annotated[
         Path | None, typer.Option("--splits", help="CSV of splits; default: splits.csv in --data.")
@@ -176,7 +174,7 @@ def evaluate(
     splits: Annotated[
         Path | None, typer.Option("--splits", help="CSV of splits; default: splits.csv in --data.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: AsOneJson = False,
     keep: Annotated[bool, typer.Option("--keep", help="Write the numbers into the checkpoint's card.")] = False,
 ) -> None:
     """Measure a checkpoint on test patients and print the tables of its card."""

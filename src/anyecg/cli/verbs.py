@@ -18,6 +18,7 @@ from anyecg.cli.printing import (
 )
 from anyecg.cli.program import (
     AsJson,
+    AsOneJson,
     End,
     FixUnits,
     Force,
@@ -215,6 +216,7 @@ def restore(
     model: ModelName = "nano",
     fs: Fs = None,
     unit: Unit = None,
+    fix_units: FixUnits = False,
     start: Start = None,
     end: End = None,
     force: Force = False,
@@ -223,10 +225,11 @@ def restore(
 
     The result is at the model's rate and band. Generated leads are a guess, for research, and are marked as restored.
     """
-    if (leads is None) == (not auto):
+    if bool(leads) == auto:
         raise ValueError("say which leads to restore: either --leads V3,V5 or --auto")
     if gaps and auto:
         raise ValueError("--gaps goes with --leads: unusable leads are restored whole")
+    check_output(output, force)
     if band is not None:
         check_output(band, force, [".npz"])
     if report is not None:
@@ -241,8 +244,9 @@ def restore(
     from anyecg.writers import write
 
     loaded = load(model)
-    source = read(file, start_s=start, end_s=end, fs=fs, unit=unit)
+    source = read(file, start_s=start, end_s=end, fs=fs, unit=unit, fix_units=fix_units)
     record = loaded.prepare(source)
+    warn(file, record.warnings)
     asked = [standard_name(name) for name in leads.split(",")] if leads else unusable_leads(source, record)
     if not asked:
         say(f"{file}: no lead is unusable; nothing to restore")
@@ -264,7 +268,7 @@ def restore(
 
 @app.command()
 def models(
-    as_json: AsJson = False,
+    as_json: AsOneJson = False,
     presets: Annotated[
         bool, typer.Option("--presets", help="Instead, count the parameters of each preset that can be trained.")
     ] = False,

@@ -24,7 +24,7 @@ MOST_KEPT = 1000
 """Characters of a record's lead names that are worth remembering."""
 
 
-def rows_with_names(where: str, raw_names: list[str], warnings: list[str]) -> tuple[str, ...]:
+def rows_with_names(raw_names: list[str], warnings: list[str]) -> tuple[str, ...]:
     """Return one standard, unique lead name a row; repeated ones are reported in ``warnings``."""
     unique = _unique_names if sum(map(len, raw_names)) <= MOST_KEPT else _unique_names.__wrapped__
     names, repeated = unique(tuple(raw_names))
@@ -35,7 +35,8 @@ def rows_with_names(where: str, raw_names: list[str], warnings: list[str]) -> tu
 
 @lru_cache(maxsize=64)
 def _unique_names(raw_names: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
-    return unique_names(list(raw_names))  # a device names the leads of all its records alike
+    # Kept: a device names the leads of all its records alike. Half a surrogate, as JSON may have, no format could say.
+    return unique_names([name.encode(errors="replace").decode() for name in raw_names])
 
 
 HIGHEST_RATE_HZ = 1e12

@@ -147,7 +147,7 @@ def read_document(
     record = Record(
         signal=to_one_rate(rows, rates, n_samples)[:, first:last],
         fs=rate,
-        leads=rows_with_names(where, names, warnings),
+        leads=rows_with_names(names, warnings),
         id=path.stem,
         format=NAME,
         age=_age(observation, patient, started),

@@ -163,6 +163,8 @@ def find_files(sources: list[str] | list[Path] | list[str | Path]) -> list[Path]
     found: dict[Path, None] = {}
     for source in sources:
         text = str(source)
+        if not text:  # a shell's variable that is not set; as a path it would be the current folder
+            raise ReadError("'': an empty name, expected a file, a folder or a glob. Name one.")
         path = Path(text)
         if path.is_dir():
             inside, unlistable = _walk(path)

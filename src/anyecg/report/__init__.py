@@ -56,7 +56,8 @@ def write_report(result: Result, path: str | os.PathLike[str], *, force: bool = 
 
 def _content(result: Result, suffix: str) -> bytes:
     if suffix == ".json":
-        return (json.dumps(result.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        text = json.dumps(result.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return text.encode(errors="backslashreplace")  # of a lone surrogate: JSON's own escape, as it happens
     if suffix == ".png":
         from anyecg.report import picture
 

@@ -68,7 +68,7 @@ def grid(width_mm: float, height_mm: float) -> str:
 
 
 def _row(result: Result, sheet: Sheet, row: Row, baseline: float) -> str:
-    parts = [_pulse(sheet, row, baseline)]
+    parts = [_pulse(sheet, baseline)]
     top = baseline - row.up_mm
     for cell in row.cells:
         parts.append(_outstanding(result, cell, top, row))
@@ -83,7 +83,7 @@ def _row(result: Result, sheet: Sheet, row: Row, baseline: float) -> str:
     return "".join(parts)
 
 
-def _pulse(sheet: Sheet, row: Row, baseline: float) -> str:
+def _pulse(sheet: Sheet, baseline: float) -> str:
     """Return the calibration pulse: 1 mV for 0.2 s. None where the millivolts are not known."""
     if not sheet.calibrated:
         return ""

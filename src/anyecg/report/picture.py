@@ -8,7 +8,7 @@ from anyecg.errors import MissingDependency
 from anyecg.report.ink import INK, MARK, MUTED, OUTSTANDING, PAPER, RESTORED, THICK, THIN
 from anyecg.report.layout import LABEL_MM, MARGIN_MM, MM_PER_S, Row, Sheet, sheets, trace
 from anyecg.report.paper import PULSE_MM, scale_words
-from anyecg.report.text import model_words
+from anyecg.report.text import model_words, printable
 from anyecg.result import DISCLAIMER, Result
 
 DOTS_PER_INCH = 200
@@ -68,11 +68,15 @@ def _draw(axes, result: Result, sheet: Sheet) -> None:  # type: ignore[no-untype
         _draw_row(axes, result, sheet, row, baseline)
         baseline += row.down_mm
     record = result.record
-    # "$" starts mathematics in matplotlib
-    title = f"{record.id}   {record.start_time or ''}   {sheet.title}".replace("$", r"\$")
-    axes.text(1, -HEAD_MM / 2, title, fontsize=9, va="center", weight="bold")
-    scale = f"{MM_PER_S:g} mm/s, {scale_words(sheet)}; model {model_words(result)}. {DISCLAIMER}".replace("$", r"\$")
-    axes.text(1, height + FOOT_MM / 2, scale, fontsize=7, va="center", color=MUTED)
+    title = f"{record.id}   {record.start_time or ''}   {sheet.title}"
+    axes.text(1, -HEAD_MM / 2, _shown(title), fontsize=9, va="center", weight="bold")
+    scale = f"{MM_PER_S:g} mm/s, {scale_words(sheet)}; model {model_words(result)}. {DISCLAIMER}"
+    axes.text(1, height + FOOT_MM / 2, _shown(scale), fontsize=7, va="center", color=MUTED)
+
+
+def _shown(text: str) -> str:
+    """Return text as matplotlib takes it: "$" would start mathematics, and half a surrogate ends the drawing."""
+    return printable(text).replace("$", r"\$")
 
 
 def _draw_row(axes, result: Result, sheet: Sheet, row: Row, baseline: float) -> None:  # type: ignore[no-untyped-def]
@@ -85,9 +89,8 @@ def _draw_row(axes, result: Result, sheet: Sheet, row: Row, baseline: float) -> 
     for cell in row.cells:
         colour = RESTORED if cell.lead in restored else INK
         note = " (restored)" if cell.lead in restored else " (derived)" if cell.lead in result.prepared.derived else ""
-        name = (cell.lead + note).replace("$", r"\$")
         x, y = (0.8, baseline + 1.0) if row.note else (0.8 if row.beats else cell.x_mm + 0.8, top - 0.8)
-        axes.text(x, y, name, fontsize=8.5, weight="bold", color=colour, zorder=4)
+        axes.text(x, y, _shown(cell.lead + note), fontsize=8.5, weight="bold", color=colour, zorder=4)
         axes.text(0.8, top - 0.8, row.note, fontsize=6.5, color=MUTED, zorder=4)
         for segment in result.anomaly.segments if result.anomaly else ():
             start, stop = max(segment.start_s, cell.start_s), min(segment.end_s, cell.stop_s)

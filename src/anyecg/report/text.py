@@ -8,6 +8,9 @@ from anyecg.result import DISCLAIMER, Finding, Result
 
 _BARS = "▁▂▃▄▅▆▇█"
 
+LEAST_SPAN_MV = 1e-3
+"""What spans less is drawn flat: what filters leave of a constant is no trace."""
+
 
 def summary(result: Result) -> str:
     """Return about twenty lines of plain text, for a terminal.
@@ -47,7 +50,12 @@ def summary(result: Result) -> str:
     lines += [f"  warning   {warning}" for warning in result.warnings]
     lines.append(f"  model     {model_words(result)}, AnyECG {result.anyecg_version}")
     lines.append(DISCLAIMER)
-    return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
+    return "\n".join(map(printable, lines))
+
+
+def printable(text: str) -> str:
+    """Return text with a question mark for what cannot be shown: control characters, a file name's broken bytes."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 MOST_LINES = 8
@@ -98,7 +106,7 @@ def sparkline(result: Result, lead: str, seconds: float = 5.0, width: int = 60) 
     if not np.isfinite(values).any():
         return "not recorded"
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    steps = (values - low) / max(high - low, 1e-9) * (len(_BARS) - 1)
+    steps = (values - low) / max(high - low, LEAST_SPAN_MV) * (len(_BARS) - 1)
     return "".join(_BARS[round(s)] if np.isfinite(s) else " " for s in steps.tolist())
 
 

@@ -6,6 +6,7 @@ common ones by penalties: rare labels need a shift, and have too few records for
 softened much as Platt's are, so that a few validation records that are all told apart do not make every answer certain.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from scipy.optimize import minimize
 
 from anyecg.metrics import f1_score
 from anyecg.tasks.arrhythmia import calibrated, to_probability
+from anyecg.training.label_scores import known_auroc, measured, rounded
 
 SHIFT_PENALTY = 1.0
 """Of a shift of 1 (in logits), in units of one record's loss: a label with few validation positives keeps its own."""
@@ -22,6 +24,9 @@ SLOPE_PENALTY = 30.0
 """Of a slope e times the common one. Cross-validated on the validation records of the
 diagnosis head, slopes bring the mean calibration error down a little (.0315 -> .0301 of ten labels) for .2 % of log
 loss; held less, they cost more."""
+
+LEAST_AUROC = 0.8
+"""A label that single leads of validation records tell no better is not told of records of one or two leads."""
 
 
 @dataclass(frozen=True)
@@ -115,3 +120,38 @@ def best_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray
             candidates = between if len(between) else tried
             thresholds[k] = candidates[np.argmax([f1_score(truth, score >= t) for t in candidates])]
     return thresholds
+
+
+def decided_and_measured(
+    named: list[dict[str, Any]],
+    splits: Mapping[str, tuple[np.ndarray, Sequence[str] | np.ndarray, np.ndarray]],
+    exclusive: bool,
+) -> dict[str, Any]:
+    """Return what a head's JSON says of its ``labels``, thresholds chosen on ``val``, and what is ``measured``.
+
+    Parameters
+    ----------
+    named : list of dict
+        The head's labels; a threshold they have is replaced.
+    splits : dict
+        ``val``, and ``test`` if there is one: labels (R, C), 1, 0 or NaN; patients (R,); probabilities (R, C).
+    exclusive : bool
+        Whether labels exclude each other.
+    """
+    labels, _, probabilities = splits["val"]
+    thresholds = best_thresholds(probabilities, labels)
+    named = [{**label, "threshold": round(float(t), 4)} for label, t in zip(named, thresholds, strict=True)]
+    return {"labels": named, "measured": {s: measured(*known, named, exclusive) for s, known in splits.items()}}
+
+
+def decided_for_few_leads(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    """Return the thresholds of a head for records of one or two leads, and which labels so few can tell.
+
+    Both (R, C), of validation records seen through single leads; a label of an AUROC under `LEAST_AUROC` is not told.
+    """
+    each = [known_auroc(labels[:, k], probabilities[:, k]) for k in range(labels.shape[1])]
+    return {
+        "thresholds": best_thresholds(probabilities, labels).round(4).tolist(),
+        "validation_auroc": [rounded(value) for value in each],
+        "told": [bool(np.isfinite(value) and value >= LEAST_AUROC) for value in each],
+    }

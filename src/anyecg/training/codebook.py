@@ -223,7 +223,7 @@ def first_level_decoder(tokenizer: Tokenizer) -> Callable[[Tokens], np.ndarray]:
 
 
 @torch.no_grad()
-def decoded_alone(tokenizer: Tokenizer, at_once: int = 64) -> np.ndarray:
+def decoded_alone(tokenizer: Tokenizer) -> np.ndarray:
     """Decode each code of the first level alone: amid a block of which nothing else was recorded.
 
     Returns

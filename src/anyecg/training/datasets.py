@@ -465,7 +465,15 @@ def _label_row(database: str, name: str, patient: str, split: str, known: dict[s
 
 
 def load_noise(data: Path, split: str, preparation: Preparation) -> dict[str, np.ndarray]:
-    """Return the MIT-BIH noise recordings of a split: ``{"bw" | "em" | "ma": float32 (2, n_samples)}``, prepared."""
+    """Return the MIT-BIH noise recordings of a split: ``{"bw" | "em" | "ma": float32 (2, n_samples)}``, prepared.
+
+    Raises
+    ------
+    ReadError
+        They are not there.
+    """
+    if not (data / NOISE_DATABASE / "bw.hea").is_file():
+        raise ReadError(f"{data}: no {NOISE_DATABASE}/bw.hea in it, expected the noise database. Restore it there.")
     noise = {}
     for name in ("bw", "em", "ma"):
         raw, _ = _wfdb(data / NOISE_DATABASE / name)

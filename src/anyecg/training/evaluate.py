@@ -70,13 +70,14 @@ def evaluate(
     Raises
     ------
     ValueError
-        ``what`` is neither.
+        ``what`` is none of them.
     """
     if what not in EVALUATIONS:
         raise ValueError(f"cannot evaluate {what!r}; allowed are {', '.join(EVALUATIONS)}")
     model = load(checkpoint)
     folder = prepare_databases(data, splits, model.checkpoint.preparation, progress)
-    return EVALUATIONS[what](model, folder, data, progress)
+    more = {"splits": splits} if what == "heads" else {}  # the labels that heads are held against name their split
+    return EVALUATIONS[what](model, folder, data, progress, **more)
 
 
 # -- tokenizer -----------------------------------------------------------------------------------------------
@@ -326,7 +327,7 @@ def _probe_both(features: dict[str, np.ndarray], windows: dict[str, Windows]) ->
     return found
 
 
-EVALUATIONS: dict[str, Callable[[Model, Path, Path, Callable[[str], None]], dict[str, Any]]] = {
+EVALUATIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "tokenizer": evaluate_tokenizer,
     "pretraining": evaluate_pretraining,
     "robustness": evaluate_robustness,

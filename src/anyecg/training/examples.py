@@ -75,7 +75,6 @@ def tokenise(
     model: Model,
     examples: Iterable[Example],
     varied: Callable[[Record], Record] = lambda record: record,
-    progress: Callable[[int], None] = lambda done: None,
 ) -> Examples:
     """Tokenise records, cut them into the encoder's windows, find beats for the features.
 
@@ -85,8 +84,6 @@ def tokenise(
     examples : iterable of Example
     varied : callable
         Prepared record -> a varied one (see `Variation`).
-    progress : callable
-        Takes the number of records done.
     """
     parts: dict[str, list[np.ndarray]] = {name: [] for name in (*_AXES, "features", "record")}
     labels, patients = [], []
@@ -96,7 +93,7 @@ def tokenise(
         windows = model.windows(tokens)
         n_windows, _, size = windows.valid.shape
         fragment_s = tokens.grid.fragment_s
-        starts = np.minimum(np.arange(n_windows) * size, max(0, tokens.valid.shape[1] - size)) * fragment_s
+        starts = windows.starts * fragment_s
         peaks = find_beats(record).r_peaks_s
         features = np.stack([rr_features(peaks, start, start + size * fragment_s) for start in starts])
         found = {
@@ -112,7 +109,6 @@ def tokenise(
             parts[name].append(array)
         labels.append(example.labels)
         patients.append(example.patient)
-        progress(number + 1)
     joined = {name: _padded(arrays, _AXES.get(name, ())) for name, arrays in parts.items()}
     return Examples(**joined, labels=np.stack(labels), patients=np.array(patients))
 

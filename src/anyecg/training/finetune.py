@@ -1,5 +1,6 @@
 """Labels of your own files -> a checkpoint with a head that knows them."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -20,14 +21,14 @@ from anyecg.models.export import export_head, load_networks, round_to_half
 from anyecg.models.heads import RecordHead
 from anyecg.readers import read
 from anyecg.tasks.arrhythmia import FEW_LEADS, KIND, calibrated, to_probability
-from anyecg.training.calibrate import best_thresholds, calibrate
+from anyecg.training.calibrate import calibrate, decided_and_measured, decided_for_few_leads
 from anyecg.training.datasets import load_noise
 from anyecg.training.examples import Example, Examples, Variation, tokenise
 from anyecg.training.fit_head import HeadSettings, Mode, fit_head, predict_logits
-from anyecg.training.label_scores import known_auroc, known_macro_auroc, measured, rounded
+from anyecg.training.label_scores import known_macro_auroc
 from anyecg.training.labels import LabelTable, read_labels
 from anyecg.training.loop import keep_freed_memory
-from anyecg.training.trees import LEAST_AUROC, Part, Parts, with_trees
+from anyecg.training.trees import Part, Parts, with_trees
 
 
 def finetune(
@@ -102,10 +103,16 @@ def finetune(
     noise = load_noise(data, "train", model.checkpoint.preparation) if data else {}
     examples = read_examples(model, wanted, progress)
     sets = tokenised(model, examples, noise, views, progress)
-    config, graph = make_head(model, wanted, sets, settings, progress)
+    network = fit_network(model, wanted, sets, settings, progress)
+    config, graph = network.config, export_head(network.head, network.encoder.config)
     if trees:
         parts = Parts(_part(examples["train"]), _part(examples["val"]), _test_part(examples["test"]))
         config, graph = with_trees(model, head, config, graph, parts, noise, progress=progress)
+    else:
+        test = tokenise(model, examples["test"]) if examples["test"] else None
+        config = {**config, **decided_alone(network, sets.validation, test)}
+    for split, numbers in config["measured"].items():
+        progress(f"{split}: macro AUROC {numbers['macro_auroc']:.3f}, {numbers['records']} records")
     with_head(model, output, head, config, graph)
     progress(f"{output}: head {head!r} answers {', '.join(wanted.names)}")
     return output
@@ -116,6 +123,9 @@ def refuse_existing(model: Model, output: Path, head: str, force: bool) -> None:
     if not head.isidentifier():
         raise ValueError(f"head name {head!r}: expected letters, digits and _, beginning with a letter")
     if not output.exists():
+        above = next(path for path in output.absolute().parents if path.exists())
+        if not (above.is_dir() and os.access(above, os.W_OK)):  # said now, not when the fit is done
+            raise WriteError(f"{output}: nothing can be written to {above}, expected a folder. Choose another place.")
         return
     if output.resolve() != model.checkpoint.folder.resolve() and not (output / "config.json").exists():
         raise WriteError(f"{output}: exists and is no checkpoint, expected a new folder. Choose another.")
@@ -129,11 +139,10 @@ def refuse_existing(model: Model, output: Path, head: str, force: bool) -> None:
 
 @dataclass
 class TokenisedSets:
-    """Training records in several views, validation records, test records (None if there are none)."""
+    """Training records in several views, and validation records."""
 
     views: list[Examples]
     validation: Examples
-    test: Examples | None
 
 
 def read_examples(model: Model, wanted: LabelTable, progress: Callable[[str], None]) -> dict[str, list[Example]]:
@@ -159,14 +168,12 @@ def tokenised(
     views: int,
     progress: Callable[[str], None],
 ) -> TokenisedSets:
-    """Tokenise the prepared records of each split, those of train in several variations."""
+    """Tokenise the prepared records that a network is fitted to: those of train in several variations."""
     progress("tokenising")
     varied: list[Callable] = [lambda record: record]
     varied += [Variation(noise, seed=number) for number in range(1, views)]
     return TokenisedSets(
-        [tokenise(model, examples["train"], vary) for vary in varied],
-        tokenise(model, examples["val"]),
-        tokenise(model, examples["test"]) if examples["test"] else None,
+        [tokenise(model, examples["train"], vary) for vary in varied], tokenise(model, examples["val"])
     )
 
 
@@ -194,88 +201,81 @@ def _examples(
         yield row.split, Example(prepared, row.labels, row.patient)
 
 
-def make_head(
+@dataclass
+class Network:
+    """A head fitted on the encoder's layers, its weights rounded to float16, and what its JSON says so far.
+
+    What is calibrated, measured and written is the rounded head.
+    """
+
+    encoder: Encoder
+    head: RecordHead
+    config: dict[str, Any]
+
+
+def fit_network(
     model: Model,
     wanted: LabelTable,
     sets: TokenisedSets,
     settings: HeadSettings,
     progress: Callable[[str], None] = print,
-) -> tuple[dict[str, Any], bytes]:
-    """Fit, calibrate and export a head; return its config and its ONNX graph.
-
-    What is calibrated, measured and written is the head rounded to float16.
-    """
+) -> Network:
+    """Fit a head's network; it is neither calibrated nor measured, and its labels have no threshold yet."""
     _, encoder = load_networks(model.checkpoint.folder)
     encoder.requires_grad_(False)
     fitted = fit_head(encoder, sets.views, sets.validation, settings, known_macro_auroc, progress)
     round_to_half(fitted.head)
-    logits = predict_logits(encoder, fitted.head, sets.validation)
-    calibration = calibrate(logits, sets.validation.labels, settings.exclusive)
     config: dict[str, Any] = {
         "kind": KIND,
         "exclusive": settings.exclusive,
         "mode": settings.mode,
         "first_layer": fitted.head.first_layer,
-        **calibration.config,
         "parent_sha256": model.checkpoint.sha256,
         "anyecg_version": __version__,
         "settings": vars(settings),
         "validation_history": [round(score, 4) for score in fitted.history],
+        "labels": [_label(name) for name in wanted.names],
+        "n_train": {"records": len(sets.views[0].labels), "patients": len(set(sets.views[0].patients))},
     }
     if max(sets.views[0].valid.any(axis=-1).sum(axis=-1).max(), 1) <= FEW_LEADS:
         config["most_leads"] = FEW_LEADS
-    probabilities = calibrated(logits, config)
-    thresholds = best_thresholds(probabilities, sets.validation.labels)
-    config["labels"] = [_label(name, float(t)) for name, t in zip(wanted.names, thresholds, strict=True)]
-    if "most_leads" not in config:
-        config["few_leads"] = calibrated_for_one_lead(encoder, fitted.head, sets.validation, settings.exclusive)
-    tested = {"val": (sets.validation, probabilities)}
-    if sets.test is not None:
-        tested["test"] = (sets.test, calibrated(predict_logits(encoder, fitted.head, sets.test), config))
-    config["n_train"] = {"records": len(sets.views[0].labels), "patients": len(set(sets.views[0].patients))}
-    config["measured"] = {
-        split: measured(examples.labels, examples.patients, found, config["labels"], settings.exclusive)
-        for split, (examples, found) in tested.items()
-    }
-    for split, numbers in config["measured"].items():
-        progress(f"{split}: macro AUROC {numbers['macro_auroc']:.3f}, {numbers['records']} records")
-    return config, export_head(fitted.head, encoder.config)
+    return Network(encoder, fitted.head, config)
+
+
+def decided_alone(network: Network, validation: Examples, test: Examples | None) -> dict[str, Any]:
+    """Calibrate and measure a network that answers without trees; return what that adds to its JSON."""
+    encoder, head, exclusive = network.encoder, network.head, bool(network.config["exclusive"])
+    logits = predict_logits(encoder, head, validation)
+    calibration = calibrate(logits, validation.labels, exclusive).config
+    asked = {**calibration, "exclusive": exclusive}
+    splits = {"val": (validation.labels, validation.patients, calibrated(logits, asked))}
+    if test is not None:
+        splits["test"] = (test.labels, test.patients, calibrated(predict_logits(encoder, head, test), asked))
+    found = {**calibration, **decided_and_measured(network.config["labels"], splits, exclusive)}
+    if "most_leads" not in network.config:
+        found["few_leads"] = calibrated_for_one_lead(encoder, head, validation, exclusive)
+    return found
 
 
 def calibrated_for_one_lead(
     encoder: Encoder, head: RecordHead, validation: Examples, exclusive: bool
 ) -> dict[str, Any]:
-    """Calibrate a head for records of one or two leads: on validation records seen through single leads.
-
-    Which labels one lead can tell is decided there, too: those of an AUROC of `LEAST_AUROC` and more.
-    """
+    """Calibrate a head for records of one or two leads: on validation records seen through single leads."""
     rows = [row for row in range(validation.valid.shape[1]) if validation.valid[:, row].any(axis=-1).mean() > 0.5]
     seen = [predict_logits(encoder, head, validation, [row]) for row in rows[:FEW_LEADS]]
     logits, labels = np.concatenate(seen), np.concatenate([validation.labels] * len(seen))
     calibration = calibrate(logits, labels, exclusive)
     probabilities = to_probability(calibration.logits(logits), exclusive)
-    each = [known_auroc(labels[:, k], probabilities[:, k]) for k in range(labels.shape[1])]
-    return {
-        **calibration.config,
-        "thresholds": best_thresholds(probabilities, labels).round(4).tolist(),
-        "validation_auroc": [rounded(value) for value in each],
-        "told": [bool(np.isfinite(value) and value >= LEAST_AUROC) for value in each],
-    }
+    return {**calibration.config, **decided_for_few_leads(labels, probabilities)}
 
 
-def _label(name: str, threshold: float) -> dict[str, Any]:
+def _label(name: str) -> dict[str, Any]:
     """Describe a label: a name that `anyecg.codes` knows brings its SNOMED CT code."""
     known = {name} & set(table()) or codes_of(name)
     if len(known) == 1:
         code = table()[known.pop()]
-        return {
-            "code": code.code,
-            "snomed": code.snomed,
-            "name": code.name,
-            "kind": code.kind,
-            "threshold": round(threshold, 4),
-        }
-    return {"code": name, "snomed": None, "name": name, "kind": "diagnosis", "threshold": round(threshold, 4)}
+        return {"code": code.code, "snomed": code.snomed, "name": code.name, "kind": code.kind}
+    return {"code": name, "snomed": None, "name": name, "kind": "diagnosis"}
 
 
 def with_head(model: Model, output: Path, name: str, config: dict[str, Any], graph: bytes) -> Path:

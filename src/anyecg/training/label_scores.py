@@ -8,12 +8,11 @@ import numpy as np
 from anyecg.metrics import auroc, average_precision, calibration_error, f1_score
 
 DRAWS = 200
+"""How often labels are drawn for `chance_error`."""
 
 
 def each_label(labels: np.ndarray, scores: np.ndarray, decided: np.ndarray) -> list[dict[str, Any]]:
     """Return of every label how many records know it and show it, AUROC, average precision, F1 and calibration error.
-
-    Beside the last stands what chance alone makes of it (see `chance_error`).
 
     Parameters
     ----------
@@ -35,7 +34,6 @@ def each_label(labels: np.ndarray, scores: np.ndarray, decided: np.ndarray) -> l
                 "average_precision": rounded(average_precision(truth, score)),
                 "f1": rounded(f1_score(truth, decided[known, k])),
                 "calibration_error": rounded(calibration_error(truth, score)) if len(truth) else None,
-                "calibration_error_by_chance": [rounded(x) for x in chance_error(score)] if len(truth) else None,
             }
         )
     return rows

@@ -17,7 +17,7 @@ from anyecg.leads import STANDARD_LEADS
 from anyecg.metrics import auroc, calibration_error, f1_score, patient_bootstrap
 from anyecg.tasks.arrhythmia import KIND, for_leads, label_scores
 from anyecg.training.datasets import LABEL_TABLES, SUPERCLASSES, Corpus, Entry
-from anyecg.training.label_scores import each_label, rounded
+from anyecg.training.label_scores import chance_error, each_label, rounded
 
 LEAD_SETS = {
     **{"12 leads": STANDARD_LEADS, "I, II, V2": ("I", "II", "V2")},
@@ -28,27 +28,38 @@ LEAST_OF_EACH = 5
 """Positives and negatives a label needs to count in a macro mean: the AUROC of two records says nothing."""
 
 
-def evaluate_heads(model: Model, folder: Path, data: Path, progress: Callable[[str], None]) -> dict[str, Any]:
+def evaluate_heads(
+    model: Model, folder: Path, data: Path, progress: Callable[[str], None], splits: Path
+) -> dict[str, Any]:
     """Measure every record head whose labels are those of a public label table.
+
+    Parameters
+    ----------
+    model : Model
+    folder, data, splits : Path
+        The prepared corpus, the restored databases, and the CSV of splits that it was prepared by.
+    progress : callable
+        Takes one line.
 
     Returns
     -------
     dict
         By head: per lead set each label's AUROC, average precision, F1 at the threshold, calibration error and
-        prevalence, the macro AUROC with a patient bootstrap; with all leads also by sex and age band. JSON-ready.
+        prevalence, the macro AUROC with a patient bootstrap; with all leads also what calibration error right
+        answers would have, and the macro AUROC by sex and age band. JSON-ready.
     """
     found = {}
     for name in head_names(model.checkpoint.folder):
         head = open_head(model.checkpoint.folder, name)
         if head is not None and head.config["kind"] == KIND and name in LABEL_TABLES:
-            found[name] = _evaluate_head(model, head, folder, data, progress)
+            found[name] = _evaluate_head(model, head, folder, LABEL_TABLES[name](data, splits), progress)
     return {"split": "test: patients no stage of training saw; thresholds and calibration from val", "heads": found}
 
 
 def _evaluate_head(
-    model: Model, head: Head, folder: Path, data: Path, progress: Callable[[str], None]
+    model: Model, head: Head, folder: Path, table: list[dict[str, str]], progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    rows = {row["file"]: row for row in LABEL_TABLES[head.name](data, data / "splits.csv") if row["split"] == "test"}
+    rows = {row["file"]: row for row in table if row["split"] == "test"}
     corpus = Corpus(folder, "test")
     entries = [e for e in corpus.entries if f"{e.database}/{e.record}.hea" in rows]
     codes = [label.code for label in head.labels]
@@ -60,6 +71,9 @@ def _evaluate_head(
         scores[name] = np.stack([_scores(model, head, corpus, e, leads) for e in entries])
         by_set[name] = _measure(truth, scores[name], head, len(leads or ("",)), entries)
     first = next(iter(scores))
+    for k, row in enumerate(by_set[first]["labels"]):
+        known = scores[first][np.isfinite(truth[:, k]), k]
+        row["calibration_error_by_chance"] = [rounded(x) for x in chance_error(known)] if len(known) else None
     return {
         "databases": sorted({e.database for e in entries}),
         "n_records": len(entries),

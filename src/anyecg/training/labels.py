@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def read_labels(path: Path) -> LabelTable:
     Columns: ``file``, relative to the CSV's folder; then either ``label``, one a record, or one column a label with 1,
     0, or nothing where it is not known; if known ``patient`` (default: every file is a patient of its own) and
     ``split``. Without ``split`` a fifth of the patients, by a hash of their names, is ``val`` and the rest ``train``.
+    Blanks around a cell do not count; a column without a name, such as a table program's row numbers, is left out.
 
     Raises
     ------
@@ -51,8 +53,8 @@ def read_labels(path: Path) -> LabelTable:
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.DictReader(file))
-            columns = list(lines[0]) if lines else []
+            lines = _lines(path, file)
+            columns = list(lines[0][1]) if lines else []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ReadError(f"{path}: {error}. Expected a CSV of labels.") from error
     if not lines:
@@ -63,14 +65,37 @@ def read_labels(path: Path) -> LabelTable:
     named = [c for c in columns if c not in OWN_COLUMNS]
     if exclusive and named:
         raise ValueError(f"{path}: a column label and others ({', '.join(named)}); expected one or the other")
-    names = tuple(sorted({line["label"] or "" for line in lines} - {""})) if exclusive else tuple(named)
+    names = tuple(sorted({line["label"] for _, line in lines} - {""})) if exclusive else tuple(named)
     if len(names) < (2 if exclusive else 1):
         raise ValueError(f"{path}: labels are {', '.join(names) or 'none'}; expected {'two' if exclusive else 'one'}")
-    rows = tuple(_row(path, number, line, names, exclusive) for number, line in enumerate(lines, start=2))
+    rows = tuple(_row(path, number, line, names, exclusive) for number, line in lines)
     if "split" not in columns:
         rows = tuple(_assigned(row) for row in rows)
     _check_splits(path, rows)
     return LabelTable(path, names, exclusive, rows)
+
+
+def _lines(path: Path, file: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
+    """Return the number and the named cells of each line that is not blank.
+
+    Raises
+    ------
+    ValueError
+        A line has more cells than the header.
+    """
+    reader = csv.reader(file)
+    header = [name.strip() for name in next(reader, [])]
+    lines = []
+    for row in reader:
+        if len(row) > len(header) and any(row[len(header) :]):
+            raise ValueError(
+                f"{path}, line {reader.line_num}: {len(row)} cells, expected {len(header)} as in the header"
+            )
+        cells = [cell.strip() for cell in row] + [""] * (len(header) - len(row))
+        if any(cells):
+            named = {name: cell for name, cell in zip(header, cells, strict=False) if name}
+            lines.append((reader.line_num, named))
+    return lines
 
 
 def _row(path: Path, number: int, line: dict[str, str], names: tuple[str, ...], exclusive: bool) -> LabelledFile:
@@ -84,10 +109,10 @@ def _row(path: Path, number: int, line: dict[str, str], names: tuple[str, ...], 
     else:
         values = {"1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "": np.nan}
         for name in names:
-            if (line[name] or "").strip() not in values:
+            if line[name] not in values:
                 raise ValueError(f"{where}: {name} is {line[name]!r}, expected 1, 0 or nothing")
-        labels = np.array([values[(line[name] or "").strip()] for name in names], dtype=np.float32)
-    split = (line.get("split") or "train").strip()
+        labels = np.array([values[line[name]] for name in names], dtype=np.float32)
+    split = line.get("split") or "train"
     if split not in SPLITS:
         raise ValueError(f"{where}: split is {split!r}, expected {', '.join(SPLITS)}")
     return LabelledFile(path.parent / line["file"], labels, line.get("patient") or line["file"], split)

@@ -1,6 +1,6 @@
 """Which codes are hidden: a mixture of masks, so that gaps, whole leads and almost everything can be guessed.
 
-MODEL.md's mixture: scattered fragments, time spans over all leads, whole leads, all but a few leads. The last two
+The kinds: scattered fragments, time spans over all leads, whole leads, all but a few leads. The last two
 make lead generation a native skill of the encoder.
 """
 

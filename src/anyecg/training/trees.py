@@ -22,15 +22,12 @@ from anyecg.record import Record
 from anyecg.tasks.arrhythmia import FEW_LEADS, calibrated, head_outputs
 from anyecg.tasks.measures import MEASURES
 from anyecg.tasks.window_measures import ONE_LEAD, window_measures
-from anyecg.training.calibrate import best_thresholds, calibrate, log_loss
+from anyecg.training.calibrate import calibrate, decided_and_measured, decided_for_few_leads, log_loss
 from anyecg.training.datasets import LABEL_TABLES, Corpus, load_noise, prepare_databases
 from anyecg.training.examples import Variation
 from anyecg.training.forests import ForestSettings, RandomSettings, fit_forests, with_forests
-from anyecg.training.label_scores import known_auroc, known_macro_auroc, measured, rounded
+from anyecg.training.label_scores import known_macro_auroc
 from anyecg.training.labelled import truth_of
-
-LEAST_AUROC = 0.8
-"""A label that single leads of validation records tell no better is not told of records of one or two leads."""
 
 FEW_VIEWS = ("II", "I", "II, unnamed")
 """What stands for records of few leads among the views of validation records."""
@@ -254,19 +251,14 @@ def _chosen(model: Model, head: Head, validation: Part, test: Part | None, progr
     many, exclusive = "most_leads" not in head.config, bool(head.config["exclusive"])
     labels = validation.labels
     outputs = {name: _outputs(model, head, validation, view) for name, view in _validation_views(many).items()}
-    first = outputs["as recorded"]
-    found = weighed(*first, labels, exclusive)
+    network, trees = outputs["as recorded"]
+    found = weighed(network, trees, labels, exclusive)
     asked = {**found, "exclusive": exclusive}
-    probabilities = calibrated(first[0] + found["tree_weight"] * first[1], asked)
-    thresholds = best_thresholds(probabilities, labels)
-    found["labels"] = [
-        {**label, "threshold": round(float(t), 4)} for label, t in zip(head.config["labels"], thresholds, strict=True)
-    ]
-    found["measured"] = {"val": measured(labels, validation.patients, probabilities, found["labels"], exclusive)}
+    splits = {"val": (labels, validation.patients, calibrated(network + found["tree_weight"] * trees, asked))}
     if test is not None:
         network, trees = _outputs(model, head, test)
-        reached = calibrated(network + found["tree_weight"] * trees, asked)
-        found["measured"]["test"] = measured(test.labels, test.patients, reached, found["labels"], exclusive)
+        splits["test"] = (test.labels, test.patients, calibrated(network + found["tree_weight"] * trees, asked))
+    found |= decided_and_measured(head.config["labels"], splits, exclusive)
     if many:
         few = [np.concatenate(parts) for parts in zip(*(outputs[view] for view in FEW_VIEWS), strict=True)]
         found["few_leads"] = _for_few(few[0], few[1], np.concatenate([labels] * len(FEW_VIEWS)), exclusive)
@@ -278,16 +270,10 @@ def _chosen(model: Model, head: Head, validation: Part, test: Part | None, progr
 
 
 def _for_few(network: np.ndarray, trees: np.ndarray, labels: np.ndarray, exclusive: bool) -> dict[str, Any]:
-    """Weigh and calibrate for one or two leads; a label of an AUROC under `LEAST_AUROC` is not told of them."""
+    """Weigh and calibrate for one or two leads; say which labels these can tell."""
     found = weighed(network, trees, labels, exclusive)
     probabilities = calibrated(network + found["tree_weight"] * trees, {**found, "exclusive": exclusive})
-    each = [known_auroc(labels[:, k], probabilities[:, k]) for k in range(labels.shape[1])]
-    return {
-        **found,
-        "thresholds": best_thresholds(probabilities, labels).round(4).tolist(),
-        "validation_auroc": [rounded(value) for value in each],
-        "told": [bool(np.isfinite(value) and value >= LEAST_AUROC) for value in each],
-    }
+    return {**found, **decided_for_few_leads(labels, probabilities)}
 
 
 def weighed(network: np.ndarray, trees: np.ndarray, labels: np.ndarray, exclusive: bool) -> dict[str, Any]:

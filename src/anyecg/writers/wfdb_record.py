@@ -96,7 +96,7 @@ def write_header(
     lines += [f"# {comment}" for comment in comments(record)]
     (folder / f"{name}.hea").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
     if marks := _marks(record):
-        _write_marks(marks, record, folder, name)
+        _write_marks(marks, folder, name)
 
 
 def _lead_name(lead: str) -> str:
@@ -164,7 +164,7 @@ def _marks(record: Record) -> list[tuple[int, str, str]]:
     return sorted(marks, key=lambda mark: (mark[0], mark[1] != "+"))
 
 
-def _write_marks(marks: list[tuple[int, str, str]], record: Record, folder: Path, name: str) -> None:
+def _write_marks(marks: list[tuple[int, str, str]], folder: Path, name: str) -> None:
     """Write NAME.atr through wfdb."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # wfdb 4.3 calls pandas in ways that this deprecates

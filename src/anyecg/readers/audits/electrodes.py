@@ -79,7 +79,7 @@ def misplaced_electrodes(record: Record, beats: Heartbeats) -> list[str]:
     beat = median_beat(record, beats)
     if beat is None:
         return []
-    if flat := _between_legs(record, beat):
+    if flat := _between_legs(beat):
         return flat
     mean, precision = _usual()
     as_it_is = _distance(features(beat), mean, precision)
@@ -133,7 +133,7 @@ def _part(beat: np.ndarray, span_s: tuple[float, float]) -> slice:
     return slice(round((span_s[0] - FROM_S) * per_s), round((span_s[1] - FROM_S) * per_s))
 
 
-def _between_legs(record: Record, beat: np.ndarray) -> list[str]:
+def _between_legs(beat: np.ndarray) -> list[str]:
     """Return a warning if lead II or III is nearly flat, as it is between two electrodes on the legs."""
     one, two = beat[:2, _part(beat, QRS_S)]
     heights = {"I": np.ptp(one), "II": np.ptp(two), "III": np.ptp(two - one)}

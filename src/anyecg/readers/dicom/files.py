@@ -87,7 +87,7 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     record = Record(
         signal=signal,
         fs=rate,
-        leads=rows_with_names(where, names, warnings),
+        leads=rows_with_names(names, warnings),
         id=path.stem,
         format=NAME,
         age=age if age is not None else age_at(_datetime(str(dataset.get("PatientBirthDate") or "")), start_time),

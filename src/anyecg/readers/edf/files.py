@@ -58,7 +58,7 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     record = Record(
         signal=signal,
         fs=rate,
-        leads=rows_with_names(where, _names(channels, ours), warnings),
+        leads=rows_with_names(_names(channels, ours), warnings),
         id=path.stem,
         format=NAME,
         age=age_at(layout.birth_date, start_time),
@@ -84,7 +84,7 @@ def extent(path: Path, fs: float | None, unit: str | None) -> Extent:
     channels = choose_channels(where, list(layout.channels), [])
     rate = rate_of(where, max(c.rate_hz for c in channels), fs)
     ours = is_ours(path)
-    names = rows_with_names(where, _names(channels, ours), [])
+    names = rows_with_names(_names(channels, ours), [])
     if layout.discontinuous:
         return Extent(gaps.n_samples_of(layout, rate), rate, names)
     notes = read_notes(layout) if ours else EdfNotes()

@@ -72,7 +72,7 @@ def read(
     return Record(
         signal=to_one_rate(rows, [c.rate_hz for c in channels], last - first),
         fs=rate,
-        leads=rows_with_names(where, names, warnings),
+        leads=rows_with_names(names, warnings),
         id=path.stem,
         format="edf",
         age=age_at(layout.birth_date, start_time),

@@ -123,7 +123,7 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
         cut = row[first:last]
         out[: len(cut)] = np.where(cut == LEAD_OFF, np.nan, cut * factor)
     person, started, remarks = _person(file)
-    leads, derived = rows_with_names(file.where, names, warnings), frozenset[str]()
+    leads, derived = rows_with_names(names, warnings), frozenset[str]()
     order = list(range(len(leads)))
     if not is_signed(remarks):
         signal, leads, derived = complete_twelve(signal, leads)
@@ -155,7 +155,7 @@ def _long_term(
     person, started, remarks = _person(file)
     started = long.started or started
     kept = [i for i, name in enumerate(long.names) if not says_other(name)]
-    leads = rows_with_names(file.where, [long.names[i] for i in kept], file.warnings)
+    leads = rows_with_names([long.names[i] for i in kept], file.warnings)
     record = Record(
         signal=long.millivolts(first, last)[kept],
         fs=rate,

@@ -115,7 +115,7 @@ def read_table(
         signal[:, places[begin:end] - first], n_off = _in_mv(columns, factors, int(begin), int(end))
     if n_off:
         warnings.append(f"{n_off} samples of {LOWEST_INT16} are taken as not recorded")
-    leads = rows_with_names(where, names, warnings)
+    leads = rows_with_names(names, warnings)
     return _record(table, signal, leads, rate, first, form, path.stem if record_id is None else record_id)
 
 
@@ -137,7 +137,7 @@ def extent_of(path: Path, table: Table, fs: float | None, unit: str | None) -> E
         return None
     rate = rate_of(where, _rate(where, table, fs)[0], fs)
     columns, names, _ = _ecg_columns(where, table, unit)
-    return Extent(len(columns[0]), rate, rows_with_names(where, names, []))
+    return Extent(len(columns[0]), rate, rows_with_names(names, []))
 
 
 def _in_mv(columns: list[Any], factors: list[float], first: int, last: int) -> tuple[np.ndarray, int]:

@@ -50,6 +50,8 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
         return fhir.read_document(path, document, start_s, end_s, fs, unit)
     if inner:
         raise ReadError(f"{file}: a file of one recording, expected no {inner!r} behind it. Name the file alone.")
+    if "anyecg_version" in document:
+        raise ReadError(f"{where}: a report of anyecg, expected samples. Name the recording that it is on.")
     table = table_of(where, _arrays(where, document))
     return read_table(path, table, "json", start_s, end_s, fs, unit)
 

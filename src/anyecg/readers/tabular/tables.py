@@ -15,7 +15,7 @@ from typing import NoReturn
 import numpy as np
 
 from anyecg.errors import ReadError
-from anyecg.leads import STANDARD_LEADS
+from anyecg.leads import KNOWN_LEADS, STANDARD_LEADS, standard_name
 from anyecg.readers.channels import says_ecg
 from anyecg.readers.tabular.columns import MAX_COLUMNS, Table, name_and_unit, read_table
 from anyecg.readers.tabular.times import TIME_UNITS_S, Times, clock_times, is_clock
@@ -159,7 +159,7 @@ def _read_text(path: Path) -> tuple[Table, str]:
     if any(data.find(mark[0].encode(), n_before) >= 0 for mark in COMMENT_MARKS):  # one character is found faster
         text = bytes(body).decode()
         body = memoryview("\n".join(one for one in text.splitlines() if not one.startswith(COMMENT_MARKS)).encode())
-    names, units = _names(preamble, layout)
+    names, units = _names(preamble, layout, own)
     columns, times = _columns(where, body, layout, begin, names)
     kept = [i for i in range(layout.n_columns) if i not in layout.clocks]
     names, units = [names[i] for i in kept], [units[i] for i in kept]
@@ -370,7 +370,7 @@ def _refuse(where: str, error: ValueError, n_before: int) -> NoReturn:
     ) from error
 
 
-def _names(preamble: list[str], layout: _Layout) -> tuple[list[str], list[str]]:
+def _names(preamble: list[str], layout: _Layout, own: bool) -> tuple[list[str], list[str]]:
     """Return names and units from the last lines before the numbers; empty strings where there are none."""
     n_columns = layout.n_columns
     rows = [
@@ -378,9 +378,10 @@ def _names(preamble: list[str], layout: _Layout) -> tuple[list[str], list[str]]:
         for line in preamble
         if not line.startswith(COMMENT_MARKS) and len(found := _cells(line, layout.delimiter)) == n_columns
     ]
-    if not rows and n_columns == 1:  # "II [mV]" above a single column is one name, not two cells
+    if not rows and n_columns == 1:  # "II [mV]" or "Lead II" above a single column is one name, not two cells
         lines = [line.strip().strip("\"'") for line in preamble if line.strip() and not line.startswith(COMMENT_MARKS)]
-        rows = [[line] for line in lines[-1:] if name_and_unit(line)[1]]
+        # Of another's file any other words may be a title, or a person's name.
+        rows = [[line] for line in lines[-1:] if own or name_and_unit(line)[1] or standard_name(line) in KNOWN_LEADS]
     if not rows and n_columns > 1:  # numpy and gnuplot write the names as a comment
         bare = [re.sub(r"^(?:#|%|//)+\s*", "", line) for line in preamble if line.startswith(COMMENT_MARKS)]
         rows = [found for line in bare if len(found := _cells(line, layout.delimiter)) == n_columns][-1:]

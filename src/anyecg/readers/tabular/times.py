@@ -176,7 +176,7 @@ def rate_and_places(where: str, times: Times, warnings: list[str]) -> tuple[floa
         step, places, gaps = _with_gaps(where, times.name, seconds)
         off = np.abs(seconds - seconds[0] - step * places)
     if times.unit_s is None and not USUAL_HZ[0] <= 1 / step <= USUAL_HZ[1]:
-        step, off = _guess_unit(where, times.name, step, off, warnings)
+        step, off = _guess_unit(times.name, step, off, warnings)
     rate = 1.0 / step
     if not SLOWEST_HZ <= rate <= FASTEST_HZ:
         raise ReadError(
@@ -225,7 +225,7 @@ def _not_uniform(where: str, name: str, steps: np.ndarray) -> None:
     )
 
 
-def _guess_unit(where: str, name: str, step: float, off: np.ndarray, warnings: list[str]) -> tuple[float, np.ndarray]:
+def _guess_unit(name: str, step: float, off: np.ndarray, warnings: list[str]) -> tuple[float, np.ndarray]:
     """Return step and errors in seconds for times whose name does not say the unit, if one unit makes them an ECG's."""
     for unit, seconds in (("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9)):
         if USUAL_HZ[0] <= 1 / (step * seconds) <= USUAL_HZ[1]:

@@ -97,7 +97,7 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     if (n_values := len(rows) * n_samples) > VALUES_FREE:  # fewer are free, whatever the file's size
         check_size(where, n_values, path.stat().st_size)
     signal = to_one_rate(rows, rates, n_samples)
-    names = rows_with_names(where, [lead.label for lead in leads], warnings)
+    names = rows_with_names([lead.label for lead in leads], warnings)
     # Free text of SCP-ECG's section 1, and comments of an aECG.
     remarks = [str(parsed.annotations.get(key, "")) for key in ("comments", "interpretation_comment")]
     derived, order = frozenset[str](), list(range(len(names)))

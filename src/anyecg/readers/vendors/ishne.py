@@ -93,7 +93,7 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     return Record(
         signal=signal,
         fs=rate,
-        leads=rows_with_names(where, list(holter.leads), warnings),
+        leads=rows_with_names(list(holter.leads), warnings),
         id=path.stem,
         format=NAME,
         age=age_at(_day(head, 132), _day(head, 138)),
@@ -114,7 +114,7 @@ def extent(path: Path, fs: float | None, unit: str | None) -> Extent:
         See `anyecg.readers.read`.
     """
     holter = _opened(path, [])
-    names = rows_with_names(str(path), list(holter.leads), [])
+    names = rows_with_names(list(holter.leads), [])
     return Extent(holter.n_samples, _rate(str(path), holter.head, fs), names)
 
 

@@ -96,7 +96,7 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     for out, row in zip(signal, rows, strict=True):
         out[: len(row)] = np.where(row == LEAD_OFF, np.nan, row * factor)
     first, last = sample_range(where, n_samples, rate, start_s, end_s, warnings)
-    signal, leads, derived = complete_twelve(signal[:, first:last], rows_with_names(where, names, warnings))
+    signal, leads, derived = complete_twelve(signal[:, first:last], rows_with_names(names, warnings))
     order = display_order(leads)
     return Record(
         signal=signal[order],

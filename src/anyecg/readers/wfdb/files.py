@@ -81,7 +81,7 @@ def read(path: Path, start_s: float | None, end_s: float | None, fs: float | Non
     signal = rows if isinstance(rows, np.ndarray) else to_one_rate(rows, rates, (last - first) * fastest)
 
     begin_s = first / frame_hz
-    names = rows_with_names(where, [c.signal.name for c in channels], warnings)
+    names = rows_with_names([c.signal.name for c in channels], warnings)
     annotations, complaints = read_annotations(path, header.comments, frame_hz, begin_s, last / frame_hz)
     time = header.start_time
     return Record(
@@ -116,7 +116,7 @@ def extent(path: Path, fs: float | None, unit: str | None) -> Extent | None:
     pieces = _segments(header, [])
     channels = _ecg_channels(str(path), _layout(header, pieces, 0, 0), unit, [])
     fastest = max(channel.signal.per_frame for channel in channels)
-    names = rows_with_names(str(path), [channel.signal.name for channel in channels], [])
+    names = rows_with_names([channel.signal.name for channel in channels], [])
     return Extent(sum(n for _, n in pieces) * fastest, frame_hz * fastest, names)
 
 
