@@ -318,7 +318,7 @@ def open_all(model: Model) -> None:
 
 
 def _import_ahead() -> None:
-    # Two threads may begin to import one library; who then meets half of it tries again when it is needed, and is heard.
+    # Two threads may begin to import one library. Who then meets half of it imports it again when it is needed.
     with suppress(ImportError, AttributeError):
         import_detector()
 
@@ -396,8 +396,8 @@ def _cautions(record: Record, duration_s: float, model: Model, quality: Quality)
     recorded_hz = record.source_fs or record.fs
     if recorded_hz < LEAST_FS_HZ:
         cautions.append(
-            f"recorded at {recorded_hz:g} Hz: nothing above {recorded_hz / 2:g} Hz is in it, and no answer was measured at "
-            f"less than {LEAST_FS_HZ:g} Hz"
+            f"recorded at {recorded_hz:g} Hz: nothing above {recorded_hz / 2:g} Hz is in it, and no answer was "
+            f"measured at less than {LEAST_FS_HZ:g} Hz"
         )
     if not record.gain_known:
         cautions.append("the gain is unknown: shapes and times hold, millivolts do not")
