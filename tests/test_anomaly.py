@@ -1,5 +1,7 @@
 """The anomaly score: normal records score like normal ones, odd ones higher, whichever leads are there."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +23,7 @@ from anyecg.tasks.anomaly import (
     anomaly_map,
     context_of,
     find_anomaly,
+    fragment_log_distances,
     load_reference,
     measure_all,
     save_references,
@@ -238,6 +241,36 @@ def test_the_map_grows_with_surprise_and_with_distance(references):
     assert np.unravel_index(np.nanargmax(levels[0]), levels[0].shape) == (4,)
     assert levels[0, 4] - levels[0, 5] == pytest.approx(2.5)  # half of five bits, a bit a spread
     assert np.nanargmax(levels[1]) == 2
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 5)])
+def test_the_distance_of_any_number_of_fragments_is_mahalanobis(shape):
+    rng = np.random.default_rng(0)
+    fragments, mean, whitening = rng.normal(size=(*shape, WIDTH)), rng.normal(size=WIDTH), rng.normal(size=(WIDTH,) * 2)
+    if shape:
+        fragments[..., -1, :] = np.nan  # not recorded: its neighbours do not notice
+    found = fragment_log_distances(fragments, mean, whitening)
+    apart = fragments - mean
+    squared = np.einsum("...i,ij,...j->...", apart, whitening @ whitening.T, apart)
+    np.testing.assert_allclose(found, 0.5 * np.log(squared), atol=1e-5)
+
+
+def test_no_other_core_is_kept_busy_by_distances():
+    code = """
+import os, time
+os.environ["OPENBLAS_NUM_THREADS"] = "2"
+import numpy as np
+from anyecg.tasks.anomaly import fragment_log_distances
+fragments, mean, whitening = np.ones((120, 192), "f4"), np.zeros(192, "f4"), np.eye(192, dtype="f4")
+time.sleep(0.5)  # helpers wait with eyes open at the start, too
+before = time.process_time() - time.thread_time()
+for _ in range(10):
+    fragment_log_distances(fragments, mean, whitening)
+    time.sleep(0.02)
+print(time.process_time() - time.thread_time() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.02
 
 
 def test_unusual_stretches_are_joined_and_ranked(references):

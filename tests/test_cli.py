@@ -78,6 +78,28 @@ def test_help_lists_what_is_used_daily_first() -> None:
     assert verbs[:2] == ["analyze", "info"] and verbs.index("models") < verbs.index("train-tokenizer")
 
 
+def test_no_library_computes_on_cores_of_its_own(toy: Path) -> None:
+    # An analysis runs its graphs on all cores; helpers of a library beside them would only wait, with eyes open.
+    pytest.importorskip("threadpoolctl")
+    code = f"""
+import os, sys, threadpoolctl
+def leave(code):
+    found = threadpoolctl.threadpool_info()
+    print([pool["num_threads"] for pool in found if pool["internal_api"] == "openblas"], file=sys.stderr)
+    sys.stderr.flush()
+    left(code)
+left, os._exit = os._exit, leave
+sys.argv = ["anyecg", "analyze", {str(toy)!r}, "--json"]
+from anyecg.__main__ import main
+main()
+"""
+    alone = {
+        name: value for name, value in os.environ.items() if name not in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
+    }
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=alone)
+    assert set(json.loads(done.stderr.splitlines()[-1])) <= {1}
+
+
 def test_help_says_it_is_no_medical_device() -> None:
     assert "Not a medical device" in run("--help").stdout
 

@@ -58,8 +58,8 @@ UPPER = 0.9
 UNKNOWN = "unknown"
 
 ROWS_AT_ONCE = 4
-"""Fragments whitened in one product. OpenBLAS shares a product of a quarter of a million terms or more among all cores,
-and its helpers then wait for the next one with eyes open: on two cores that took a third of a day's processor time."""
+"""Fragments whitened in one product. OpenBLAS shares a product of more than 2**18 terms among all cores, and its
+helpers then wait with eyes open: on two cores that was a third of a day's processor time."""
 
 ALL_MEASURES = (*MEASURES, *RELATIVE, *RR_BASIC, *RR)
 """The names of all that `measure_all` takes."""
@@ -472,9 +472,10 @@ def fragment_log_distances(fragments: np.ndarray, mean: np.ndarray, whitening: n
     """Return the logarithm of the Mahalanobis distance of fragments (..., D)."""
     *shape, width = fragments.shape
     n = prod(shape)
-    centred = np.zeros((ceil(n / ROWS_AT_ONCE), ROWS_AT_ONCE, width), dtype=fragments.dtype)
-    centred.reshape(-1, width)[:n] = (fragments - mean).reshape(n, width)
-    whitened = (centred @ whitening).reshape(-1, width)[:n]
+    away = (fragments - mean).reshape(n, width)
+    few = np.zeros((ceil(n / ROWS_AT_ONCE), ROWS_AT_ONCE, width), dtype=away.dtype)
+    few.reshape(-1, width)[:n] = away
+    whitened = (few @ whitening).reshape(-1, width)[:n]
     result: np.ndarray = np.log(np.linalg.norm(whitened, axis=-1) + 1e-6)
     return result.reshape(shape)
 
