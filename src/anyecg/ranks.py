@@ -19,10 +19,14 @@ def median(values: np.ndarray, axis: int = -1) -> np.ndarray:
     >>> float(median(np.array([3.0, 1.0, 2.0, 9.0])))
     2.5
     """
+    across = axis not in (-1, values.ndim - 1)
     values = np.ascontiguousarray(np.moveaxis(values, axis, -1))  # what is ranked lies side by side
     half, odd = divmod(values.shape[-1], 2)
     if odd:
         return np.asarray(np.partition(values, half)[..., half])
+    if across:  # values of many beats are in no order: one pivot then takes half the time, along a smooth signal twice
+        ranked = np.partition(values, half)
+        return np.asarray((ranked[..., :half].max(axis=-1) + ranked[..., half]) * 0.5)
     ranked = np.partition(values, (half - 1, half))
     return np.asarray((ranked[..., half - 1] + ranked[..., half]) * 0.5)
 

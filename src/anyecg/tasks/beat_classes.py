@@ -173,9 +173,13 @@ def _gather(signal: np.ndarray, at: np.ndarray, fs: float) -> tuple[np.ndarray, 
     beats = np.lib.stride_tricks.sliding_window_view(signal, n_times, axis=1)[:, starts].transpose(1, 0, 2)  # (n, L, T)
     recorded = np.isfinite(beats)
     n_recorded = recorded.sum(axis=-1)
-    beats = beats if recorded.all() else np.where(recorded, beats, 0)
+    whole = bool(recorded.all())
+    beats = beats if whole else np.where(recorded, beats, 0)
     mean = beats.sum(axis=-1) / np.maximum(n_recorded, 1)
-    beats = np.where(recorded, beats - mean[..., None], 0).astype(np.float32)
+    # In 64 bits, but without an array of them.
+    beats = np.subtract(beats, mean[..., None], out=np.empty_like(beats), casting="same_kind")
+    if not whole:
+        beats[~recorded] = 0
     # The first and the last beat of a record lack some of their stretch, but not their QRS complex.
     return beats, (n_recorded > 0.6 * beats.shape[-1]) & recorded[..., before]
 
@@ -325,7 +329,8 @@ def _qrs_features(beats: np.ndarray, dominant: np.ndarray, fs: float) -> list[np
         spread = np.sqrt((share * np.square(times - centre[..., None])).sum(axis=-1))
         steep = (slope > 0.2 * slope.max(axis=-1, keepdims=True)).mean(axis=-1)
         height = np.ptp(wave, axis=-1)
-        area = np.abs(wave - np.median(wave, axis=-1, keepdims=True)).mean(axis=-1)
+        level = median(wave)
+        area = np.abs(wave - level[..., None]).mean(axis=-1)
         return [
             _log(height),
             _log(slope.max(axis=-1)) - _log(height),
@@ -333,7 +338,7 @@ def _qrs_features(beats: np.ndarray, dominant: np.ndarray, fs: float) -> list[np
             spread,
             steep,
             _log(area) - _log(height),
-            (wave.max(axis=-1) + wave.min(axis=-1) - 2 * np.median(wave, axis=-1)) / (height + 1e-6),
+            (wave.max(axis=-1) + wave.min(axis=-1) - 2 * level) / (height + 1e-6),
         ]
 
     usual = describe(dominant[None])
