@@ -8,6 +8,7 @@ import pytest
 
 from anyecg.codes import table
 from anyecg.report.tables import rhythm_changes
+from anyecg.tasks.episodes import as_finding
 from anyecg.tasks.flutter import flutter_episodes
 from anyecg.tasks.long import FIRST_LOOK
 from anyecg.tasks.rhythm import find_episodes
@@ -95,6 +96,8 @@ def test_it_is_among_the_episodes_the_strips_and_the_labels() -> None:
     assert [a.code for a in found] == ["TACHY", "AFL"] or [a.code for a in found] == ["AFL", "TACHY"]
     assert "AFL" in FIRST_LOOK and table()["AFL"].name == "atrial flutter"
     assert [label for _, label in rhythm_changes(found)] == ["N", "AFL", "N"]
+    told = {finding.code: finding for finding in map(as_finding, found)}
+    assert told["AFL"].name == "possible atrial flutter" and told["AFL"].source == "rules"
 
 
 @pytest.mark.data

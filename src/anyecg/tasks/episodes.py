@@ -41,6 +41,10 @@ RUN_BEATS = 3
 """Ectopic beats that make a run, a bigeminy (V N V N V) or a trigeminy, as the annotators of MIT-BIH have it."""
 
 
+POSSIBLE = ("AFL",)
+"""Episodes that something else may look like (see `anyecg.tasks.flutter`): the finding's name says so."""
+
+
 def find_beat_episodes(
     r_peaks_s: np.ndarray, classes: np.ndarray | None = None, unusable_s: np.ndarray | None = None
 ) -> list[Annotation]:
@@ -126,8 +130,9 @@ def as_finding(episode: Annotation, leads: tuple[str, ...] = (), threshold: floa
     """Return an episode as a finding; a rule's has neither score nor threshold."""
     code = table()[episode.code]
     source = RULES if episode.score is None else WAVEFORM if episode.code == "VF" else "rr_rhythm"
+    name = f"possible {code.name}" if episode.code in POSSIBLE else code.name
     return Finding(
-        **{**vars(episode), "snomed": code.snomed, "name": code.name, "threshold": threshold},
+        **{**vars(episode), "snomed": code.snomed, "name": name, "threshold": threshold},
         present=True,
         leads=leads,
         source=source,
