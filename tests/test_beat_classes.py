@@ -158,7 +158,7 @@ def test_what_decides_is_added_to_log_p() -> None:
 def test_too_few_beats_have_no_class(nano_with_head) -> None:
     record, at_s = made_up()
     result = anyecg.analyze(record.with_(signal=record.signal[:, : round((at_s[1] + 0.4) * FS_HZ)]), nano_with_head)
-    assert 0 < len(result.rhythm.r_peaks_s) < FEWEST_BEATS and result.beats == ()
+    assert 0 < len(result.rhythm.r_peaks_s) < FEWEST_BEATS and not result.beats
     assert len(anyecg.analyze(record, nano_with_head).beats) >= FEWEST_BEATS
 
 

@@ -149,8 +149,7 @@ def _in_cuts(head: Head, record: Record, at_s: np.ndarray, truth: np.ndarray) ->
 def _end_to_end(model: Model, record: Record, at_s: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return truth and found of all beats, marked or found, matched within 150 ms; `MISSED` on the side without."""
     beats = analyze(record, model).beats
-    ours_s = np.array([beat.start_s for beat in beats])
-    chosen = np.array([CLASSES.index(beat.code) for beat in beats], dtype=int)
+    ours_s, chosen = beats.at_s, beats.classes.astype(int)
     pairs = match_events(at_s, ours_s, TOLERANCE_S)
     missed = np.setdiff1d(np.arange(len(at_s)), pairs[:, 0])
     false = np.setdiff1d(np.arange(len(ours_s)), pairs[:, 1])

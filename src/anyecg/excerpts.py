@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import ceil, floor
 
-import numpy as np
-
 from anyecg.engine import Model
 from anyecg.errors import AnyECGError
 from anyecg.overview import Strip
@@ -97,7 +95,7 @@ def _excerpt(result: Result, model: Model, strip: Strip, read: Callable[[float, 
         anomaly=anomaly
         and Anomaly(anomaly.score, anomaly.percentile, tuple(moved(a) for a in anomaly.segments if here(a))),
         findings=tuple(moved(f) for f in result.findings if f.source in EPISODES and here(f)),  # type: ignore[misc]
-        beats=tuple(moved(result.beats[i]) for i in np.flatnonzero(inside)) if result.beats else (),
+        beats=result.beats.within(start_s, end_s),
         overview=None,
         duration_s=end_s - start_s,
         excerpts=(),

@@ -1,7 +1,8 @@
 """Result: what analyze() found, ready for JSON, for the report, or to be written as annotations."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -62,6 +63,65 @@ class Rhythm:
     sdnn_ms: float | None = None
     rmssd_ms: float | None = None
     lead: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Beats(Sequence[Annotation]):
+    """Beats and their classes: a sequence of annotations, each made when it is asked for. A day has 100,000.
+
+    Parameters
+    ----------
+    at_s : ndarray of float64, shape (n_beats,)
+        Seconds from the first sample of the record, ascending.
+    classes : ndarray of uint8, shape (n_beats,)
+        Numbers in `BEAT_CLASSES`.
+    scores : ndarray of float32, shape (n_beats,)
+        Probability of the class.
+    """
+
+    at_s: np.ndarray = field(default_factory=lambda: np.empty(0))
+    classes: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.uint8))
+    scores: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+
+    @property
+    def codes(self) -> np.ndarray:
+        """The letter of each beat's class, (n_beats,)."""
+        return np.array(BEAT_CLASSES)[self.classes]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many beats each class has."""
+        return dict(zip(BEAT_CLASSES, np.bincount(self.classes, minlength=len(BEAT_CLASSES)).tolist(), strict=True))
+
+    def within(self, start_s: float, end_s: float) -> "Beats":
+        """Return those of a stretch, in seconds from its start."""
+        inside = slice(*np.searchsorted(self.at_s, [start_s, end_s]))
+        return Beats(self.at_s[inside] - start_s, self.classes[inside], self.scores[inside])
+
+    def __len__(self) -> int:
+        return len(self.at_s)
+
+    @overload
+    def __getitem__(self, which: int) -> Annotation: ...
+    @overload
+    def __getitem__(self, which: slice) -> "Beats": ...
+    def __getitem__(self, which: int | slice) -> "Annotation | Beats":
+        if isinstance(which, slice):
+            return Beats(self.at_s[which], self.classes[which], self.scores[which])
+        return _beat(float(self.at_s[which]), int(self.classes[which]), float(self.scores[which]))
+
+    def __iter__(self) -> Iterator[Annotation]:
+        return map(_beat, self.at_s.tolist(), self.classes.tolist(), self.scores.tolist())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Beats) and all(
+            np.array_equal(getattr(self, name), getattr(other, name)) for name in ("at_s", "classes", "scores")
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # as of every sequence that is compared by what it holds
+
+
+def _beat(at_s: float, number: int, score: float) -> Annotation:
+    return Annotation(at_s, at_s, "beat", BEAT_CLASSES[number], score=score)
 
 
 @dataclass(frozen=True)
@@ -135,9 +195,9 @@ class Result:
         None if quality forbids a score.
     findings : tuple of Finding
         What the heads of the checkpoint found: every label of a record, then episodes.
-    beats : tuple of Annotation
-        One a beat: kind ``"beat"``, code its class (N S V F Q of ANSI/AAMI EC57), score its probability; empty if the
-        checkpoint cannot tell.
+    beats : Beats
+        One annotation a beat: kind ``"beat"``, code its class (N S V F Q of ANSI/AAMI EC57), score its probability;
+        empty if the checkpoint cannot tell.
     overview : Overview or None
         Hour by hour, minute by minute; the strips worth a look first.
     duration_s : float
@@ -163,7 +223,7 @@ class Result:
     model: dict[str, Any]
     anyecg_version: str
     findings: tuple[Finding, ...] = ()
-    beats: tuple[Annotation, ...] = ()
+    beats: Beats = field(default_factory=Beats)
     overview: Overview | None = None
     duration_s: float = 0.0
     excerpts: tuple["Result", ...] = ()
@@ -199,9 +259,7 @@ class Result:
             "rhythm": {
                 "hr_bpm": rounded(self.rhythm.hr_bpm, 1),
                 "n_beats": len(self.rhythm.r_peaks_s),
-                "beats": {code: sum(beat.code == code for beat in self.beats) for code in BEAT_CLASSES}
-                if self.beats
-                else None,
+                "beats": self.beats.counts() if self.beats else None,
                 "rr_ms": {
                     "mean": rounded(self.rhythm.rr_mean_ms, 1),
                     "sdnn": rounded(self.rhythm.sdnn_ms, 1),

@@ -22,7 +22,7 @@ from anyecg.errors import SignalError
 from anyecg.pieces import CONTEXT_S, PIECE_S, Cutter, Piece
 from anyecg.quality import assess, joint_quality, problem_bits
 from anyecg.record import Annotation, Record
-from anyecg.result import BEAT_CLASSES, Quality, Result
+from anyecg.result import Beats, Quality, Result
 from anyecg.seen import Looked, Seen, Waiting, end_to_end, join, look
 from anyecg.signals import find_leads_off, leads_off_words
 from anyecg.tasks.anomaly import anomaly_of, load_reference
@@ -233,8 +233,8 @@ class Stream:
         rhythm = rhythm_of(Detected(seen.r_peaks_s, seen.gaps_s, _most_common(seen.beat_lead, like.leads)))
         tokens = self._tokens(seen)
         told = quality.usable and model.head(BEATS_HEAD) is not None and len(rhythm.r_peaks_s) >= FEWEST_BEATS
-        beats = _as_annotations(rhythm.r_peaks_s, classes, class_scores) if told else ()
-        letters = np.array(BEAT_CLASSES)[classes] if beats else None
+        beats = Beats(rhythm.r_peaks_s, classes, class_scores) if told else Beats()
+        letters = beats.codes if beats else None
         head = model.head(RHYTHM_HEAD)
         unusable_s = merged(seen.unusable_s)
         episodes = find_episodes(rhythm.r_peaks_s, letters, head=head, unusable_s=unusable_s, vf_scores=seen.vf)
@@ -366,13 +366,6 @@ def _segments(found: np.ndarray, leads: tuple[str, ...]) -> tuple[Annotation, ..
         else:
             joined.append(Annotation(start_s, end_s, "anomaly", "unusual", leads[int(row)], score))
     return tuple(joined)
-
-
-def _as_annotations(r_peaks_s: np.ndarray, classes: np.ndarray, scores: np.ndarray) -> tuple[Annotation, ...]:
-    return tuple(
-        Annotation(at_s, at_s, "beat", BEAT_CLASSES[k], score=score)
-        for at_s, k, score in zip(r_peaks_s.tolist(), classes.tolist(), scores.tolist(), strict=True)
-    )
 
 
 def _most_common(rows: np.ndarray, leads: tuple[str, ...]) -> str | None:

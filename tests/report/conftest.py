@@ -9,7 +9,7 @@ import pytest
 from anyecg.beats import find_beats
 from anyecg.quality import assess
 from anyecg.record import Annotation, Record
-from anyecg.result import Anomaly, Finding, Result
+from anyecg.result import Anomaly, Beats, Finding, Result
 from anyecg.signals import prepare
 from anyecg.tasks.long import summarize
 from anyecg.tokens import Grid, Tokens, to_fragments, to_timeline
@@ -91,9 +91,10 @@ def fake_result(record: Record, n_levels: int = 4, codebook_size: int = 1024, se
         model={"name": "nano", "version": "0", "sha256": "0123456789abcdef" * 4, "trained_on": ["set one", "set two"]},
         anyecg_version="0.0",
         findings=fake_findings(prepared.duration_s, record.leads),
-        beats=tuple(
-            Annotation(at, at, "beat", "V" if i == 2 else "N", score=0.9)
-            for i, at in enumerate(rhythm.r_peaks_s.tolist())
+        beats=Beats(
+            rhythm.r_peaks_s,
+            np.array([2 if i == 2 else 0 for i in range(len(rhythm.r_peaks_s))], dtype=np.uint8),
+            np.full(len(rhythm.r_peaks_s), 0.9, dtype=np.float32),
         ),
         overview=summarize(
             rhythm.r_peaks_s,

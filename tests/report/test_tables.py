@@ -14,7 +14,7 @@ import wfdb
 from anyecg.record import Annotation
 from anyecg.report.overview import day_picture, moving_most, overview_section
 from anyecg.report.tables import annotations, beats_table, hours_table, minutes_table, rhythm_changes
-from anyecg.result import Result
+from anyecg.result import BEAT_CLASSES, Beats, Result
 from anyecg.tasks.long import summarize
 
 
@@ -49,10 +49,8 @@ def day(make: Callable[..., Result]) -> Result:
         st_mv=st_mv,
         quality=np.full((3, n_minutes), 0.8, dtype=np.float32),
     )
-    beats = tuple(
-        Annotation(at, at, "beat", code, score=0.75)
-        for at, code in zip(times_s.tolist(), classes.tolist(), strict=True)
-    )
+    numbers = np.array([BEAT_CLASSES.index(code) for code in classes], dtype=np.uint8)
+    beats = Beats(times_s, numbers, np.full(len(times_s), 0.75, dtype=np.float32))
     rhythm = replace(short.rhythm, r_peaks_s=times_s)
     return replace(short, beats=beats, rhythm=rhythm, overview=overview, duration_s=duration_s)
 
@@ -63,9 +61,9 @@ def test_beats_are_rows(twelve: Result) -> None:
     assert [row["class"] for row in found] == [beat.code for beat in twelve.beats]
     assert found[0]["rr_ms"] is None and found[0]["probability"] == pytest.approx(0.9)
     assert found[1]["rr_ms"] == pytest.approx(1000 * np.diff(twelve.rhythm.r_peaks_s)[0], rel=1e-6)
-    bare = rows(beats_table(replace(twelve, beats=())))
+    bare = rows(beats_table(replace(twelve, beats=Beats())))
     assert len(bare) == len(found) and bare[0]["class"] is None and bare[0]["probability"] is None
-    assert rows(beats_table(replace(twelve, beats=(), rhythm=replace(twelve.rhythm, r_peaks_s=np.empty(0))))) == []
+    assert rows(beats_table(replace(twelve, beats=Beats(), rhythm=replace(twelve.rhythm, r_peaks_s=np.empty(0))))) == []
 
 
 def test_hours_are_rows(day: Result) -> None:
@@ -103,9 +101,9 @@ def test_annotations_are_wfdb(day: Result, tmp_path: Path) -> None:
 
 
 def test_annotations_without_classes_or_beats(twelve: Result, tmp_path: Path) -> None:
-    (tmp_path / "bare.atr").write_bytes(annotations(replace(twelve, beats=(), overview=None)))
+    (tmp_path / "bare.atr").write_bytes(annotations(replace(twelve, beats=Beats(), overview=None)))
     assert set(wfdb.rdann(str(tmp_path / "bare"), "atr").symbol) == {"+", "Q"}
-    none = replace(twelve, beats=(), rhythm=replace(twelve.rhythm, r_peaks_s=np.empty(0)), overview=None)
+    none = replace(twelve, beats=Beats(), rhythm=replace(twelve.rhythm, r_peaks_s=np.empty(0)), overview=None)
     (tmp_path / "none.atr").write_bytes(annotations(none))
     assert wfdb.rdann(str(tmp_path / "none"), "atr").symbol == ["+"]
 

@@ -12,7 +12,7 @@ from anyecg.report.findings import split_findings
 from anyecg.report.ink import INK, MARK, MUTED, figure, hatch, heat_colour, path_data, text
 from anyecg.report.layout import MM_PER_S, STRIP_S, clock, moment
 from anyecg.report.strips import GUTTER_MM, WIDTH_MM
-from anyecg.result import BEAT_CLASSES, Result
+from anyecg.result import Result
 from anyecg.tasks.episodes import seconds_of
 from anyecg.tasks.flutter import CODE
 
@@ -55,8 +55,7 @@ def overview_section(result: Result) -> str:
 def _facts(result: Result, overview: Overview) -> str:
     facts = [f"{clock(overview.usable_s)} of {clock(overview.duration_s)} usable", f"{overview.n_beats} beats"]
     if result.beats:
-        n_of = {code: sum(beat.code == code for beat in result.beats) for code in BEAT_CLASSES}
-        facts += [f"{n} {CLASS_NAMES[code]} ({code})" for code, n in n_of.items() if n]
+        facts += [f"{n} {CLASS_NAMES[code]} ({code})" for code, n in result.beats.counts().items() if n]
     if overview.af_burden_percent is not None and overview.duration_s >= LONG_FROM_S:
         facts.append(f"atrial fibrillation {overview.af_burden_percent:.1f} % of the usable time")
     if overview.rr.longest_ms is not None:

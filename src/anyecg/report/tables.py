@@ -42,15 +42,15 @@ def beats_table(result: Result) -> bytes:
     times_s = np.asarray(result.rhythm.r_peaks_s, dtype=np.float64)
     told = result.beats
     if told:
-        times_s = np.array([beat.start_s for beat in told])
+        times_s = told.at_s
     rr_ms = np.full(len(times_s), np.nan, dtype=np.float32)
     rr_ms[1:] = 1000 * np.diff(times_s)
     n = len(times_s)
     return _parquet(
         {
             "time_s": times_s,
-            "class": _strings([beat.code for beat in told] if told else [None] * n),
-            "probability": np.array([beat.score for beat in told] if told else np.full(n, np.nan), dtype=np.float32),
+            "class": _strings(told.codes.tolist() if told else [None] * n),
+            "probability": told.scores if told else np.full(n, np.nan, dtype=np.float32),
             "rr_ms": rr_ms,
         }
     )
@@ -108,7 +108,7 @@ def annotations(result: Result) -> bytes:
     fast stretches are no rhythm of MIT-BIH and are left out.
     """
     fs = result.record.fs
-    beats = [(beat.start_s, beat.code) for beat in result.beats]
+    beats = list(zip(result.beats.at_s.tolist(), result.beats.codes.tolist(), strict=True))
     beats = beats or [(at_s, UNCLASSIFIED) for at_s in np.asarray(result.rhythm.r_peaks_s).tolist()]
     episodes = result.overview.episodes if result.overview else ()
     last_s = beats[-1][0] if beats else 0.0
