@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anyecg.beat_check import FEATURES, FEWEST, LEAST_S, ROUNDS, beats_among, candidate_features, left_standing
+from anyecg.beat_check import FEATURES, FEWEST, ROUNDS, beats_among, candidate_features, left_standing
 from anyecg.beats import candidates, find_beats
 from anyecg.metrics import match_events
 from anyecg.readers import read
@@ -82,7 +82,7 @@ def test_noise_is_not_taken_for_beats(toy_record: Record, monkeypatch: pytest.Mo
     want = Preparation(FS_HZ, 0.5, 75.0)
     true_s = find_beats(prepare(toy_record.with_(signal=clean), want)).r_peaks_s
     with_check = find_beats(prepare(noisy, want)).r_peaks_s
-    monkeypatch.setattr("anyecg.beats.LEAST_S", 1e9)
+    monkeypatch.setattr("anyecg.beats.FEWEST", 1e9)
     without = find_beats(prepare(noisy, want)).r_peaks_s
 
     def false(found: np.ndarray) -> int:
@@ -93,13 +93,65 @@ def test_noise_is_not_taken_for_beats(toy_record: Record, monkeypatch: pytest.Mo
     assert len(match_events(true_s, with_check, 0.15)) > 0.95 * len(match_events(true_s, without, 0.15))
 
 
-def test_short_stretches_and_few_candidates_are_left_as_they_are(toy_record: Record, monkeypatch) -> None:
+@pytest.mark.parametrize("seconds", [5, 10, 30])
+def test_noise_is_not_taken_for_beats_in_seconds_either(
+    toy_record: Record, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    want = Preparation(FS_HZ, 0.5, 75.0)
+    n = round(seconds * toy_record.fs)
+    rng = np.random.default_rng(0)
+    n_true, checked, unchecked = 0, np.zeros(2, dtype=int), np.zeros(2, dtype=int)  # right and false ones
+    for first in range(0, 4 * n, n):
+        clean = toy_record.signal[:, first : first + n]
+        noisy = (clean + 0.2 * np.ptp(clean) * rng.normal(0, 1, clean.shape)).astype(np.float32)
+        true_s = find_beats(prepare(toy_record.with_(signal=clean), want)).r_peaks_s
+        n_true += len(true_s)
+        for counted, fewest in ((checked, FEWEST), (unchecked, 10**9)):
+            with monkeypatch.context() as patch:
+                patch.setattr("anyecg.beats.FEWEST", fewest)
+                found = find_beats(prepare(toy_record.with_(signal=noisy), want)).r_peaks_s
+            right = len(match_events(true_s, found, 0.15))
+            counted += [right, len(found) - right]
+    assert unchecked[1] > 5 and checked[1] < 0.3 * unchecked[1]
+    errors = [n_true - right + false for right, false in (checked, unchecked)]
+    assert errors[0] < errors[1]
+
+
+@pytest.mark.parametrize("height", [0.3, 3.0])
+def test_a_lead_counts_where_it_is_recorded(height: float) -> None:
+    """The other half of it says nothing: neither that its beats are there nor that they are not."""
+    at = 300 + 240 * np.arange(40)
+    signals = bands(np.ones(40), at, 2)
+    signals[0] *= height
+    signals[0, : at[20] - 120] = 0
+    voted = np.ones((2, 40), dtype=bool)
+    voted[0, :20] = False
+    assert beats_among(at, signals, voted, FS_HZ).tolist() == list(range(40))
+    features = candidate_features(at, signals, voted, FS_HZ)
+    alone = candidate_features(at, signals[1:], voted[1:], FS_HZ)
+    assert np.array_equal(features[:20, 0], alone[:20, 0])
+    assert features[:, FEATURES.index("voters")].tolist() == [1.0] * 20 + [2.0] * 20
+    assert (features[:, FEATURES.index("votes")] == 1).all()
+
+
+def test_a_beat_that_nothing_can_be_compared_with_stays() -> None:
+    at = 300 + 240 * np.arange(20)
+    signals = bands(np.ones(20), at, 2)
+    signals[0, at[3] - 120 :] = 0  # three beats: too few to say what is usual
+    signals[1, : at[6] - 120] = 0
+    voted = np.array([np.arange(20) < 3, np.arange(20) >= 6])
+    known = np.flatnonzero(voted.any(axis=0))
+    kept = beats_among(at[known], signals, voted[:, known], FS_HZ)
+    assert kept.tolist() == list(range(len(known)))
+
+
+def test_few_candidates_are_left_as_they_are(toy_record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("asked")
 
     monkeypatch.setattr("anyecg.beats.beats_among", refuse)
-    short = toy_record.with_(signal=toy_record.signal[:, : round((LEAST_S - 1) * toy_record.fs)])
-    assert len(find_beats(prepare(short)).r_peaks_s) > FEWEST
+    short = toy_record.with_(signal=toy_record.signal[:, : round(2 * toy_record.fs)])
+    assert 1 < len(find_beats(prepare(short)).r_peaks_s) < FEWEST
     flat = toy_record.with_(signal=np.zeros_like(toy_record.signal))
     assert len(find_beats(prepare(flat)).r_peaks_s) == 0
     assert candidates(prepare(flat))[0].tolist() == []

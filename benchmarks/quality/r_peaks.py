@@ -1,13 +1,14 @@
-"""Row ``r_peaks``: how many beats are found, on whole test records and under real noise.
+"""Row ``r_peaks``: how many beats are found, on whole test records, on ten seconds, and under real noise.
 
 Ours is what ``anyecg analyze`` finds, with all leads of the record and with the first alone; the detectors beside it
 see the first lead. Noise: electrode motion, baseline wander and muscle noise of nstdb, the stretch kept for tests,
 mixed in as nst does (Moody 1984, Computers in Cardiology 11:381-384): from five minutes on, two minutes of every four,
-each lead scaled to its own QRS complexes. Only beats in noise are counted there.
+each lead scaled to its own QRS complexes. Only beats in noise are counted there. The same signals are then cut into
+pieces of ten seconds, each a recording of its own.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import numpy as np
 from baselines.sqis import TOLERANCE_S, by_sleepecg, by_xqrs
 
 from anyecg.analysis import analyze
+from anyecg.beats import find_beats
 from anyecg.engine import Model
 from anyecg.metrics import match_events, patient_bootstrap
+from anyecg.quality import assess
 from anyecg.record import Record
 from anyecg.training.beat_check import NOISY_S, stress_noise, stressed
 from anyecg.training.datasets import BEATS_DATABASE, READERS_OF, read_splits
@@ -25,6 +28,13 @@ from anyecg.training.marks import read_beats
 
 NOISES = (*(("em", snr_db) for snr_db in (24, 18, 12, 6, 0, -6)), ("ma", 6), ("ma", 0), ("bw", 6), ("bw", 0))
 """Kind, and the ratio of (QRS height)^2 / 8 to the noise's power, dB."""
+
+CLEAN = "clean"
+SHORT_S = 10.0
+SHORT = {condition: f"{condition}, ten seconds" for condition in (CLEAN, "em 6 dB", "em 0 dB", "ma 6 dB", "ma 0 dB")}
+"""Conditions that are also seen ten seconds at a time, and what that is called."""
+
+Spans = tuple[tuple[float, float], ...]
 
 OURS, OURS_ALONE = "AnyECG, all leads", "AnyECG, first lead"
 SLEEPECG, XQRS = "sleepecg, first lead", "wfdb XQRS, first lead"
@@ -44,16 +54,20 @@ def run(model: Model, data: Path, work: Path, progress: Callable[[str], None]) -
         path = work / f"{name}-{detector.version()}.json"
         done: dict[str, Found] = json.loads(path.read_text()) if path.exists() else {}
         raw, at_s = read(name)[0], read_beats(data / BEATS_DATABASE / name)[0]
-        for condition in ("clean", *(f"{kind} {snr_db} dB" for kind, snr_db in NOISES)):
-            if condition in done:
+        for condition in (CLEAN, *(f"{kind} {snr_db} dB" for kind, snr_db in NOISES)):
+            asked = {condition, SHORT.get(condition, condition)} - done.keys()
+            if not asked:
                 continue
             progress(f"{name}: {condition}")
-            if condition == "clean":
-                record, spans_s = raw, ((0.0, raw.duration_s),)
-            else:
+            record, spans_s = raw, ((0.0, raw.duration_s),)
+            if condition != CLEAN:
                 kind, snr_db = condition.split()[:2]
                 record, spans_s = stressed(raw, at_s, noise[kind], float(snr_db), int(name)), NOISY_S
-            done[condition] = {method: counts(at_s, found, spans_s) for method, found in _found(model, record).items()}
+            if condition in asked:
+                found = _found(record, lambda part: analyze(part, model).rhythm.r_peaks_s)
+                done[condition] = {method: counts(at_s, found_s, spans_s) for method, found_s in found.items()}
+            if SHORT.get(condition) in asked:
+                done[SHORT[condition]] = _counted_in_pieces(model, record, at_s, spans_s)
             path.write_text(json.dumps(done))
         counted[name] = done
     return {
@@ -67,18 +81,40 @@ def run(model: Model, data: Path, work: Path, progress: Callable[[str], None]) -
     }
 
 
-def _found(model: Model, record: Record) -> dict[str, np.ndarray]:
+def _found(record: Record, ours: Callable[[Record], np.ndarray]) -> dict[str, np.ndarray]:
     first = record.pick(record.leads[:1])
     lead = np.nan_to_num(first.signal[0].astype(np.float64))
     return {
-        OURS: analyze(record, model).rhythm.r_peaks_s,
-        OURS_ALONE: analyze(first, model).rhythm.r_peaks_s,
+        OURS: ours(record),
+        OURS_ALONE: ours(first),
         SLEEPECG: by_sleepecg(lead, record.fs),
         XQRS: by_xqrs(lead, record.fs),
     }
 
 
-def counts(marked_s: np.ndarray, found_s: np.ndarray, spans_s: tuple[tuple[float, float], ...]) -> list[int]:
+def _counted_in_pieces(model: Model, record: Record, at_s: np.ndarray, spans_s: Spans) -> Found:
+    """Count in pieces of ten seconds, each prepared and looked at alone."""
+
+    def ours(piece: Record) -> np.ndarray:
+        prepared = model.prepare(piece)
+        return find_beats(prepared, assess(piece, prepared)).r_peaks_s
+
+    total = {method: np.zeros(3, dtype=int) for method in METHODS}
+    for start_s, piece in pieces(record, spans_s):
+        for method, found_s in _found(piece, ours).items():
+            total[method] += counts(at_s - start_s, found_s, ((0.0, SHORT_S),))
+    return {method: row.tolist() for method, row in total.items()}
+
+
+def pieces(record: Record, spans_s: Spans) -> Iterator[tuple[float, Record]]:
+    """Yield every ten seconds of some stretches: when they begin, and the recording."""
+    for start_s, end_s in spans_s:
+        for k in range(int((end_s - start_s) / SHORT_S)):
+            first, last = (round((start_s + i * SHORT_S) * record.fs) for i in (k, k + 1))
+            yield start_s + k * SHORT_S, record.with_(signal=record.signal[:, first:last])
+
+
+def counts(marked_s: np.ndarray, found_s: np.ndarray, spans_s: Spans) -> list[int]:
     """Return how many beats are found, missed, false within some stretches; 150 ms apart is the same beat (EC57)."""
     right, missed, false = 0, 0, 0
     for start_s, end_s in spans_s:
@@ -112,13 +148,13 @@ def _scores(rows: list[list[int]], patients: list[str]) -> dict[str, Any]:
 
 def _worst(counted: dict[str, dict[str, Found]]) -> list[list[Any]]:
     """Return the five clean records with most errors of ours: name, missed, false."""
-    rows = [[name, *done["clean"][OURS][1:]] for name, done in counted.items()]
+    rows = [[name, *done[CLEAN][OURS][1:]] for name, done in counted.items()]
     return sorted(rows, key=lambda row: -(row[1] + row[2]))[:5]
 
 
 def tables(numbers: dict[str, Any]) -> str:
     """Write one table of the clean records, one of the noisy ones."""
-    clean = numbers["conditions"]["clean"]
+    clean = numbers["conditions"][CLEAN]
     lines = [
         f"mitdb, split test (DS2): {numbers['records']} records of {numbers['patients']} patients, half an hour each, "
         f"{sum(clean[OURS]['counts'][:2]):,} marked beats. A beat is found if a mark is within 150 ms (ANSI/AAMI "
@@ -143,19 +179,30 @@ def tables(numbers: dict[str, Any]) -> str:
         "em electrode motion, ma muscle, bw baseline wander; QRS power over noise power. Two minutes of every four "
         f"from the fifth on, {sum(b - a for a, b in NOISY_S) / 60:g} minutes of each record; others do not count.",
         "",
-        f"| noise | {' | '.join(METHODS)} |",
-        "|---|" + "---|" * len(METHODS),
-    ]
-    for condition, methods in numbers["conditions"].items():
-        if condition != "clean":
-            lines.append(f"| {condition} | {' | '.join(_shown(methods[m]['F1'], 3) for m in METHODS)} |")
-    lines += [
+        *_by_condition(numbers, [c for c in numbers["conditions"] if c != CLEAN and c not in SHORT.values()]),
+        "",
+        "## Ten seconds at a time, F1",
+        "",
+        "The same signals cut into pieces of ten seconds, each a recording of its own; every second of it counts. As "
+        "long as records of less than a minute were not checked, training records (DS1) had .992 instead of .996 "
+        "without noise, .886 instead of .974 in em 0 dB and .761 instead of .943 in ma 0 dB.",
+        "",
+        *_by_condition(numbers, list(SHORT.values())),
         "",
         "Published on all 48 records, with rules chosen on them: Se and PPV above .99 for most detectors since Pan "
         "and Tompkins 1985 (doi:10.1109/TBME.1985.325532).",
         "",
     ]
     return "\n".join(lines)
+
+
+def _by_condition(numbers: dict[str, Any], conditions: list[str]) -> list[str]:
+    """Return the rows of a table: F1 of every detector in some conditions."""
+    rows = [f"| signal | {' | '.join(METHODS)} |", "|---|" + "---|" * len(METHODS)]
+    for condition in conditions:
+        methods = numbers["conditions"][condition]
+        rows.append(f"| {condition.split(',')[0]} | {' | '.join(_shown(methods[m]['F1'], 3) for m in METHODS)} |")
+    return rows
 
 
 def _shown(value: list[float], digits: int) -> str:

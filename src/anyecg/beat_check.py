@@ -1,4 +1,4 @@
-"""Candidate beats of a long stretch -> those that are beats.
+"""Candidate beats -> those that are beats.
 
 A detector whose threshold follows the signal finds nearly every beat in one lead or another and, in noise, much else:
 bursts of muscle, jumps of an electrode, P waves of a heart that pauses. What tells them apart is the company: a QRS
@@ -18,12 +18,8 @@ import numpy as np
 
 from anyecg.ranks import median, quantiles
 
-LEAST_S = 65.0
-"""Shorter stretches are not checked: too few beats to say what is usual. The last minute of a long recording is, with
-what is known before it."""
-
-FEWEST = 12
-"""Candidates, as few of which leave nothing to compare with."""
+FEWEST = 5
+"""Candidates that can be compared with each other. On five seconds of training records more would be worse."""
 
 REFRACTORY_S = 0.2
 """No ventricle is excited again so soon."""
@@ -131,6 +127,7 @@ def beats_among(
             break
         features = candidate_features(peaks[kept], bands, voted[:, kept], fs)
         likely = 1 / (1 + np.exp(-(features @ np.array(one.weights) + one.bias)))
+        likely[np.isnan(likely)] = 1.0  # nothing to compare it with
         kept = kept[left_standing(peaks[kept] / fs, likely, one.least_probability)]
     return kept
 
@@ -168,9 +165,23 @@ def candidate_features(peaks: np.ndarray, bands: np.ndarray, voted: np.ndarray, 
         to each side; the log of the *noise*, the median of the mean size near, over the height; the mean size of the
         wave over the height (*width*). The share of leads that *voted*. The logs of the *intervals* over the median of
         those near, and in seconds, at most two. The difference of its height from its neighbours', and the same where
-        they are nearer than `SHADOW_S`. What likeness and noise are *usual* near; how many leads vote.
+        they are nearer than `SHADOW_S`. What likeness and noise are *usual* near; how many leads vote. Leads count
+        where they are recorded; NaN where no lead is that has `FEWEST` candidates.
     """
-    height, likeness, alike, noise, width = np.mean([_in_one_lead(peaks, band, fs) for band in bands], axis=0)
+    of_leads = np.full((len(bands), 5, len(peaks)), np.nan)
+    for of_lead, band in zip(of_leads, bands, strict=True):
+        recorded = _recorded(peaks, band, fs)
+        if recorded.sum() >= FEWEST:
+            of_lead[:, recorded] = _in_one_lead(peaks[recorded], band, fs)
+    counts = np.isfinite(of_leads[:, 0])
+    n_voters = counts.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        height, likeness, alike, noise, width = np.where(counts[:, None], of_leads, 0).sum(axis=0) / n_voters
+        votes = (voted & counts).sum(axis=0) / n_voters
+    usual = np.full((2, len(peaks)), np.nan)
+    known = n_voters > 0
+    if known.any():
+        usual[:, known] = [_near(values[known], 0.5, NEAR) for values in (likeness, noise)]
     rr_s = np.diff(peaks) / fs
     usual_s = _near(np.append(rr_s, rr_s[-1]), 0.5, NEAR_RR)
     middle_s = median(rr_s)
@@ -183,7 +194,7 @@ def candidate_features(peaks: np.ndarray, bands: np.ndarray, voted: np.ndarray, 
             alike,
             noise,
             width,
-            voted.mean(axis=0),
+            votes,
             np.log(before_s / usual_s),
             np.log(after_s / usual_s),
             np.minimum(before_s, 2.0),
@@ -192,12 +203,17 @@ def candidate_features(peaks: np.ndarray, bands: np.ndarray, voted: np.ndarray, 
             beside_after,
             np.where(before_s < SHADOW_S, beside_before, 0.0),
             np.where(after_s < SHADOW_S, beside_after, 0.0),
-            _near(likeness, 0.5, NEAR),
-            _near(noise, 0.5, NEAR),
-            np.full(len(peaks), float(len(bands))),
+            *usual,
+            n_voters,
         ],
         axis=1,
     )
+
+
+def _recorded(peaks: np.ndarray, band: np.ndarray, fs: float) -> np.ndarray:
+    """Return whether a lead is recorded at each candidate, (n,)."""
+    at = np.clip(peaks[:, None] + np.arange(-1, 2) * round(REACH_S * fs), 0, len(band) - 1)
+    return np.asarray(band[at].any(axis=1))
 
 
 def _in_one_lead(peaks: np.ndarray, band: np.ndarray, fs: float) -> np.ndarray:

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from anyecg.beat_check import FEWEST, LEAST_S, REFRACTORY_S, beats_among
+from anyecg.beat_check import FEWEST, REFRACTORY_S, beats_among
 from anyecg.quality import DISABLING
 from anyecg.ranks import quantiles
 from anyecg.record import Record, runs_of
@@ -101,8 +101,8 @@ def detect_beats(prepared: Record, quality: Quality | None = None, favoured: str
     -----
     Detector: Pan and Tompkins (doi:10.1109/TBME.1985.325532) as modified and implemented in C by SleepECG. Departures:
     it runs on each gap-free stretch alone, on the 5-30 Hz signal whose amplitude is compressed (on 22 MIT-BIH records
-    this halves the missed beats), in up to three leads. In stretches of more than a minute every peak of any of them is
-    a candidate, and `anyecg.beat_check` says which are beats beside the others; in shorter ones a beat counts if two of
+    this halves the missed beats), in up to three leads. Every peak of any of them is a candidate, and
+    `anyecg.beat_check` says which are beats beside the others; of fewer than `FEWEST` candidates one counts if two of
     three leads have it within 150 ms (where fewer are recorded, if the best of them has). Each peak is moved to the
     largest deflection, up or down, of the best lead's 5-30 Hz signal, with a parabola through three samples for the
     time between samples.
@@ -111,7 +111,7 @@ def detect_beats(prepared: Record, quality: Quality | None = None, favoured: str
     if not voters:
         return Detected(np.empty(0), np.array([[0.0, prepared.duration_s]]))
     peaks, voted = _merged(voters, prepared.fs)
-    if prepared.duration_s >= LEAST_S and len(peaks) >= FEWEST:
+    if len(peaks) >= FEWEST:
         peaks = peaks[beats_among(peaks, np.array([voter.band for voter in voters]), voted, prepared.fs)]
     else:
         peaks = peaks[_elected(peaks, voted, voters)]

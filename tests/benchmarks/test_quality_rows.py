@@ -33,6 +33,14 @@ def test_beats_are_counted_within_their_stretch_alone() -> None:
     assert r_peaks.counts(marked, np.empty(0), ((0.0, 10.0),)) == [0, 5, 0]
 
 
+def test_ten_seconds_are_cut_from_within_their_stretches() -> None:
+    record, _ = holter(60)
+    found = list(r_peaks.pieces(record, ((5.0, 27.0), (40.0, 50.0))))
+    assert [start_s for start_s, _ in found] == [5.0, 15.0, 40.0]
+    assert all(piece.duration_s == pytest.approx(10.0) for _, piece in found)
+    assert np.array_equal(found[1][1].signal, record.signal[:, 15 * 360 : 25 * 360])
+
+
 @pytest.mark.parametrize("snr_db", [24.0, 0.0])
 def test_noise_has_the_ratio_asked_for_in_each_lead_and_is_where_it_is_said_to_be(snr_db: float) -> None:
     record, beats_s = holter()
