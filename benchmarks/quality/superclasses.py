@@ -81,17 +81,17 @@ def plan(model: Model) -> Iterator[Fit]:
     few = [(fraction, draw) for fraction, (_, n) in FRACTIONS.items() if n > 1 for draw in range(n)]
     yield from (Fit(line) for line in CHEAP)
     yield from (Fit(line, fraction, draw) for line in CHEAP for fraction, draw in few)
+    for line in (LINEAR, TREES, WITH_TREES):
+        yield from (Fit(line), *(Fit(line, fraction, draw) for fraction, draw in few))
     networks = (XRESNET, INCEPTION, MOBILEVIT)
-    yield from (Fit(line) for line in (LINEAR, *networks))
-    for line in (LINEAR, *networks):
+    yield from (Fit(line) for line in networks)
+    for line in networks:
         yield from (Fit(line, fraction, draw) for fraction, draw in few if draw == 0)
     yield Fit(TUNED)
-    for line in (LINEAR, *networks):
+    for line in networks:
         yield from (Fit(line, fraction, draw) for fraction, draw in few if draw > 0)
     yield from (Fit(INCEPTION, seed=1), Fit(XRESNET, seed=1))
     yield from (Fit(TUNED, fraction, draw) for fraction, draw in few)
-    for line in (TREES, WITH_TREES):
-        yield from (Fit(line), *(Fit(line, fraction, draw) for fraction, draw in few))
     yield Fit(INCEPTION, seed=2)
     yield from (Fit(RAW_TUNED, fraction) for fraction in FRACTIONS)
 
