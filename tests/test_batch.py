@@ -226,6 +226,9 @@ def test_a_full_disk_is_told_with_the_file(mixed: Path, run: Callable[..., Done]
     assert done.stderr.endswith(
         "rows.npz: cannot be written (No space left on device). Check the folder, its rights and the free space.\n"
     )
+    done = run("analyze", mixed / "a.hea", "--report", tmp_path / "a.html")
+    assert done.code == 1 and "a.html: cannot be written (No space left on device)" in done.stderr
+    assert "quality" in done.stdout  # what was found is told, with or without its report
     monkeypatch.setattr(Path, "mkdir", refuse)
     done = run("analyze", mixed / "a.hea", "--out", tmp_path / "out")
     assert done.code == 1 and "out: the folder cannot be made (Read-only file system). Check" in done.stderr

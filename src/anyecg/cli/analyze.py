@@ -143,6 +143,8 @@ class _Analysis:
 
         result = self._result(path)
         document = {"path": str(path), **result.to_dict()} if self.as_json or self.out else None
+        if not self.as_json and not (self.out and self.many):
+            print(summary(result) + ("\n" if self.many else ""), flush=True)  # before what a full disk may prevent
         if self.report is not None:
             write_report(result, self.report, force=self.force)
         if self.out is not None:
@@ -152,8 +154,6 @@ class _Analysis:
             write_whole(Path(f"{stem}.json"), encoded(to_json(document)))
             for suffix in TABLES if self.tables else ():
                 write_whole(Path(f"{stem}{suffix}"), _table(result, suffix))
-        if not self.as_json and not (self.out and self.many):
-            print(summary(result) + ("\n" if self.many else ""))
         return document if self.as_json else None
 
     def _result(self, path: Path) -> "Result":
