@@ -19,7 +19,7 @@ import numpy as np
 from anyecg.ranks import median, quantiles
 
 FEWEST = 5
-"""Candidates that can be compared with each other. On five seconds of training records more would be worse."""
+"""So many candidates can be compared with each other. Asking for more was worse on five seconds of training records."""
 
 REFRACTORY_S = 0.2
 """No ventricle is excited again so soon."""
