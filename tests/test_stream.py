@@ -186,7 +186,9 @@ def test_a_stopped_analysis_goes_on(
     fed: list[int] = []
     feed = Stream.feed
     monkeypatch.setattr(Stream, "feed", lambda self, samples: (fed.append(samples.shape[1]), feed(self, samples))[1])
-    again = analysis.analyze_file(long_file, model, state=state)
+    told: list[str] = []
+    again = analysis.analyze_file(long_file, model, state=state, tell=told.append)
+    assert len(told) == 1 and "goes on" in told[0]
     assert sum(fed) < 0.8 * whole.duration_s * 180  # it did not begin anew
     same(again, whole)
     assert not state.exists()
@@ -205,11 +207,18 @@ def test_a_state_of_something_else_is_not_used(
     assert loaded is not None and loaded["numbers"].tolist() == [0, 1, 2]
 
 
-def test_a_full_disk_does_not_end_an_analysis(tmp_path: Path) -> None:
+def test_a_full_disk_does_not_end_an_analysis(
+    long_file: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "BEAT_PIECES", 1)
+    monkeypatch.setattr(stream, "SEGMENT_PIECES", 2)
+    monkeypatch.setattr(saved, "EVERY_S", 0.0)
     (tmp_path / "a file").touch()
-    nowhere = saved.SavedState(tmp_path / "a file" / "state", {})
-    nowhere.save({"numbers": np.arange(3)})
-    assert nowhere.failed and not nowhere.is_due()
+    state = tmp_path / "a file" / "state"
+    told: list[str] = []
+    result = analysis.analyze_file(long_file, model, state=state, tell=told.append)
+    assert result.duration_s == pytest.approx(read(long_file).duration_s)
+    assert told == [f"{state}: File exists; the analysis goes on, but would begin anew if it were stopped"]
 
 
 def test_what_can_be_read_is_analysed(long_file: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

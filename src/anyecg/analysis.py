@@ -21,6 +21,9 @@ from anyecg.stream import Stream, open_all
 Progress = Callable[[float], None]
 """Told how many seconds of a long recording are done."""
 
+Tell = Callable[[str], None]
+"""Told, in a line, what whoever waits should know and the result does not say."""
+
 FIRST_RESULT_S = 2.0
 """Seconds of signal that a first result needs: a shorter record holds too few beats to judge its quality."""
 
@@ -68,6 +71,7 @@ def analyze_file(
     fix_units: bool = False,
     state: Path | None = None,
     progress: Progress | None = None,
+    tell: Tell = lambda line: None,
 ) -> Result:
     """Analyse a file, a stretch of ten minutes at a time.
 
@@ -81,6 +85,8 @@ def analyze_file(
         goes on from there; at the end the file is removed.
     progress : callable, optional
         Called with the seconds done.
+    tell : callable, optional
+        Called with a line where a stopped analysis is taken up, or the state cannot be kept.
 
     Raises
     ------
@@ -98,7 +104,7 @@ def analyze_file(
         result = analyze(first, model)
     else:
         saved = None if state is None else SavedState(state, source.fingerprint() | model.describe())
-        result = _analyze_long(source, chain((first, second), found), damage, first, model, saved, progress)
+        result = _analyze_long(source, chain((first, second), found), damage, first, model, saved, progress, tell)
     return replace(result, warnings=tuple(dict.fromkeys((*result.warnings, *damage))))
 
 
@@ -110,11 +116,13 @@ def _analyze_long(
     model: Model,
     saved: SavedState | None,
     progress: Progress | None,
+    tell: Tell,
 ) -> Result:
     stream, warnings = Stream(first, model), list(first.warnings)
     if saved is not None and (state := saved.load()) is not None:
         warnings += state.pop("warnings").tolist()
         stream.restore(state)
+        tell(f"{stream.duration_s / 3600:.1f} h were done when it was stopped: goes on from there")
         damage.clear()
         sample = round(first.start_s * first.fs) + stream.needed_from
         found = source.stretches(damage, begin_s=sample / first.fs)
@@ -123,6 +131,8 @@ def _analyze_long(
         warnings += stretch.warnings
         if saved is not None and saved.is_due():
             saved.save({**state, "warnings": np.array(warnings, dtype=str)} if (state := stream.state()) else None)
+            if saved.failed:
+                tell(f"{saved.path}: {saved.failed}; the analysis goes on, but would begin anew if it were stopped")
         if progress is not None:
             progress(stream.duration_s)
     result = stream.result()

@@ -4,6 +4,7 @@ import json
 import os
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +52,8 @@ class SavedState:
             return
         beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
                 with beside.open("wb") as file:
                     np.savez(file, belongs_to=np.array(self._key), **state)  # type: ignore[arg-type]  # no array is named "file"
                 beside.replace(self.path)
@@ -62,5 +63,6 @@ class SavedState:
             self.failed = error.strerror or str(error)
 
     def remove(self) -> None:
-        """Remove the file: the analysis is complete."""
-        self.path.unlink(missing_ok=True)
+        """Remove the file, if it can be: the analysis is complete."""
+        with suppress(OSError):
+            self.path.unlink()

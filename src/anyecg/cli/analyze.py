@@ -162,8 +162,12 @@ class _Analysis:
         model = open_model(self.model, self.n_workers)
         if self.follow is not None:
             return _follow(path, model, *self.follow, fs=self.asked["fs"], unit=self.asked["unit"])
+
+        def tell(line: str) -> None:
+            say(f"{path}: {line}")
+
         with _hours_done(path, shown=not self.many) as told:
-            return analyze_file(path, model, **self.asked, state=self._kept_in(path), progress=told)
+            return analyze_file(path, model, **self.asked, state=self._kept_in(path), progress=told, tell=tell)
 
     def _kept_in(self, path: Path) -> Path | None:
         """Return where to keep the state of a long analysis: hidden, beside what it will write."""
