@@ -166,12 +166,17 @@ class Stopped(Exception):
     """Stands for Ctrl-C, a power cut, a killed process."""
 
 
-def test_a_stopped_analysis_goes_on(
-    long_file: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def saves_each_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "BEAT_PIECES", 1)
     monkeypatch.setattr(stream, "SEGMENT_PIECES", 2)
     monkeypatch.setattr(saved, "EVERY_S", 0.0)
+
+
+@pytest.mark.usefixtures("saves_each_minute")
+def test_a_stopped_analysis_goes_on(
+    long_file: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = analysis.analyze_file(long_file, model)
     state = tmp_path / "state"
     done: list[float] = []
@@ -207,12 +212,8 @@ def test_a_state_of_something_else_is_not_used(
     assert loaded is not None and loaded["numbers"].tolist() == [0, 1, 2]
 
 
-def test_a_full_disk_does_not_end_an_analysis(
-    long_file: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stream, "BEAT_PIECES", 1)
-    monkeypatch.setattr(stream, "SEGMENT_PIECES", 2)
-    monkeypatch.setattr(saved, "EVERY_S", 0.0)
+@pytest.mark.usefixtures("saves_each_minute")
+def test_a_full_disk_does_not_end_an_analysis(long_file: Path, model: Model, tmp_path: Path) -> None:
     (tmp_path / "a file").touch()
     state = tmp_path / "a file" / "state"
     told: list[str] = []
