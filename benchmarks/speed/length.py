@@ -1,4 +1,4 @@
-"""Length: `anyecg analyze FILE --json`, as a user calls it, of files from a minute to a fortnight. Time, and peak memory.
+"""Length: `anyecg analyze FILE --json`, as a user calls it, from a minute to a fortnight. Time, and peak memory.
 
     python benchmarks/speed/length.py                          # all of it: an hour on two cores
     python benchmarks/speed/length.py --lengths 1m,10m,1h      # a part; what was measured before stays in the tables
