@@ -234,6 +234,18 @@ def test_a_full_disk_is_told_with_the_file(mixed: Path, run: Callable[..., Done]
     assert done.code == 1 and "out: the folder cannot be made (Read-only file system). Check" in done.stderr
 
 
+def test_what_a_long_analysis_tells_names_its_file(mixed: Path, run: Callable[..., Done], monkeypatch) -> None:
+    analyze_file = anyecg.analysis.analyze_file
+
+    def telling(path: Path, *arguments: object, tell: Callable[[str], None], **options: object) -> object:
+        tell("goes on from there")
+        return analyze_file(path, *arguments, tell=tell, **options)
+
+    monkeypatch.setattr(anyecg.analysis, "analyze_file", telling)
+    done = run("analyze", mixed / "a.hea", "--json")
+    assert f"{mixed / 'a.hea'}: goes on from there\n" in done.stderr and json.loads(done.stdout)
+
+
 @pytest.mark.parametrize("verb", ["info", "convert", "restore"])
 def test_units_are_corrected_only_if_asked_for(verb: str, tmp_path: Path, run: Callable[..., Done]) -> None:
     t = np.arange(5000) / 500

@@ -117,8 +117,6 @@ class Beats(Sequence[Annotation]):
             np.array_equal(getattr(self, name), getattr(other, name)) for name in ("at_s", "classes", "scores")
         )
 
-    __hash__ = None  # type: ignore[assignment]  # as of every sequence that is compared by what it holds
-
 
 def _beat(at_s: float, number: int, score: float) -> Annotation:
     return Annotation(at_s, at_s, "beat", BEAT_CLASSES[number], score=score)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anyecg.cli.files import Batch, check_output, encoded, make_folder, output_names, write_whole
-from anyecg.cli.printing import only_json_on_stdout, print_json, say, to_json
+from anyecg.cli.printing import only_json_on_stdout, print_json, say, to_json, warn
 from anyecg.cli.program import (
     AsJson,
     End,
@@ -162,12 +162,15 @@ class _Analysis:
         model = open_model(self.model, self.n_workers)
         if self.follow is not None:
             return _follow(path, model, *self.follow, fs=self.asked["fs"], unit=self.asked["unit"])
-
-        def tell(line: str) -> None:
-            say(f"{path}: {line}")
-
         with _hours_done(path, shown=not self.many) as told:
-            return analyze_file(path, model, **self.asked, state=self._kept_in(path), progress=told, tell=tell)
+            return analyze_file(
+                path,
+                model,
+                **self.asked,
+                state=self._kept_in(path),
+                progress=told,
+                tell=lambda line: warn(path, (line,)),
+            )
 
     def _kept_in(self, path: Path) -> Path | None:
         """Return where to keep the state of a long analysis: hidden, beside what it will write."""

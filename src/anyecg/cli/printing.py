@@ -16,7 +16,7 @@ def say(line: str) -> None:
 
 
 def warn(path: Path, warnings: tuple[str, ...]) -> None:
-    """Print a reader's warnings about a file to standard error."""
+    """Print warnings about a file to standard error."""
     for warning in warnings:
         say(f"{path}: {warning}")
 
